@@ -80,7 +80,8 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for, so that ``import residency`` loads nothing."""
+    """Import a public name when it is first asked for, so that ``import residency`` loads
+    nothing."""
     if name not in _WHERE:
         raise AttributeError(f"module 'residency' has no attribute {name!r}")
     from importlib import import_module

@@ -91,8 +91,8 @@ class Evaluate(Part):
     """What those answers must reach before the model may be promoted; the report says where it
     falls short."""
     most_mark: int = Field(default=10, ge=1, le=100, exclude_if=lambda most: most == 10)
-    """The best mark of an answer that people or a judge model mark (``residency ratings``); the worst
-    is 0."""
+    """The best mark of an answer that people or a judge model mark (``residency ratings``); the
+    worst is 0."""
     show_text: Literal["auto"] | bool = "auto"
     """Whether the report may quote notes; ``auto``: unless the data is pseudonymised."""
 
@@ -349,7 +349,8 @@ def _check_keys(node: yaml.Node | None, path: Path, seen: set[int]) -> None:
             line, name = key.start_mark.line + 1, (key.tag, str(key.value))
             if name in lines:
                 raise UserError(
-                    f"{path}:{line}: {key.value} stands in line {lines[name]} too; keep one of them."
+                    f"{path}:{line}: {key.value} stands in line {lines[name]} too; keep one of "
+                    "them."
                 )
             lines[name] = line
             _check_keys(value, path, seen)

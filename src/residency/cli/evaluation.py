@@ -340,8 +340,9 @@ def sheet(
 ) -> None:
     """Write a sheet for each rater.
 
-    CSV that Excel opens as it is, or a workbook that offers the marks of the scale. Blind: ids say neither system nor item, and each rater has an order
-    of their own. Write a mark into each row, and a comment where there is something to say.
+    CSV that Excel opens as it is, or a workbook that offers the marks of the scale. Blind: ids say
+    neither system nor item, and each rater has an order of their own. Write a mark into each row,
+    and a comment where there is something to say.
     """
     from residency.workflows import ratings
 
@@ -373,8 +374,8 @@ def judge_(
 ) -> None:
     """Have a model mark the answers.
 
-    Any server that speaks OpenAI's chat completions, e.g. with
-    evaluate.apis.big={url: ..., model: ...}. Its marks carry its name and never join those of people.
+    Any server that speaks OpenAI's chat completions, e.g. with evaluate.apis.big={url: ..., model:
+    ...}. Its marks carry its name and never join those of people.
     """
     from residency.workflows import ratings
 

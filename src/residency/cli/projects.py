@@ -69,8 +69,8 @@ def demo(
         "\nNext, on your own data:\n"
         "  residency init my-project                write a commented recipe, and folders to fill\n"
         "  residency check my-project/recipe.yaml   read all data, report every problem\n"
-        f"  residency predict {quote(str(finished.folder))} --input notes.jsonl --output answers.jsonl\n"
-        f"  residency chat {quote(str(answering.folder))}",
+        f"  residency predict {quote(str(finished.folder))} --input notes.jsonl --output "
+        f"answers.jsonl\n  residency chat {quote(str(answering.folder))}",
     )
 
 

@@ -99,7 +99,8 @@ def deid(
             "and deid.out",
         )
     say(
-        f"{outcome.finder}\n{outcome.notes} notes ({outcome.new} new) in {outcome.out}, profile {outcome.profile}",
+        f"{outcome.finder}\n{outcome.notes} notes ({outcome.new} new) in {outcome.out}, profile "
+        f"{outcome.profile}",
     )
 
 

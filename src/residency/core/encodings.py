@@ -1,8 +1,8 @@
 """What a file that is not UTF-8 may be written in: candidates, and which of them reads as words.
 
-Any bytes are valid GB18030 soon enough, and all are valid in most one-byte encodings; so what counts
-is whether the signs that come out are those of a language, one beside the other as its words have
-them.
+Any bytes are valid GB18030 soon enough, and all are valid in most one-byte encodings; so what
+counts is whether the signs that come out are those of a language, one beside the other as its words
+have them.
 """
 
 from __future__ import annotations
@@ -136,8 +136,8 @@ def advice(data: bytes) -> str:
     if best.words < ENOUGH:
         shares = ", ".join(f"{one.name} {one.words:.0%}" for one in found)
         return (
-            f"convert it to UTF-8 from what it was written in; as words it reads in none of: {shares}. "
-            "A Vietnamese text by font (TCVN3, VNI) needs a converter of fonts"
+            "convert it to UTF-8 from what it was written in; as words it reads in none of: "
+            f"{shares}. A Vietnamese text by font (TCVN3, VNI) needs a converter of fonts"
         )
     also = [one.name for one in others if one.words >= ENOUGH and one.language != best.language]
     unsure = f"; look at the result, since {also[0]} reads as words too" if also else ""

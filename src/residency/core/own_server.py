@@ -1,5 +1,5 @@
-"""A server of another program that this one starts for itself: loopback, a random port, a random key
-that never is an argument."""
+"""A server of another program that this one starts for itself: loopback, a random port, a random
+key that never is an argument."""
 
 from __future__ import annotations
 

@@ -66,8 +66,8 @@ class Part(BaseModel):
     ) -> dict[str, Any]:
         """The schema, each property described by the docstring under its attribute.
 
-        They are read from the source here and not, as ``use_attribute_docstrings`` does it, whenever
-        a class is made: that was a quarter of the time of every command's start.
+        They are read from the source here and not, as ``use_attribute_docstrings`` does it,
+        whenever a class is made: that was a quarter of the time of every command's start.
         """
         found = handler(schema)
         described = _docstrings(cls)
@@ -78,8 +78,8 @@ class Part(BaseModel):
 
 
 def _docstrings(cls: type[BaseModel]) -> dict[str, str]:
-    """Key in a file -> the docstring under its attribute, of a part and of those it stands on; nothing
-    of one whose source cannot be read."""
+    """Key in a file -> the docstring under its attribute, of a part and of those it stands on;
+    nothing of one whose source cannot be read."""
     found: dict[str, str] = {}
     for one in (one for one in reversed(cls.__mro__) if issubclass(one, Part)):
         with suppress(OSError):
@@ -251,12 +251,16 @@ def _sentence(fault: ErrorDetails, root: Any) -> str:
     if kind == "missing":
         return f"{key}: is missing; add it."
     if kind == "union_tag_not_found":
-        return f"{_join(key, _discriminator(context))}: is missing; {allowed(_tags(root, location), most=40)}."
+        return (
+            f"{_join(key, _discriminator(context))}: is missing; "
+            f"{allowed(_tags(root, location), most=40)}."
+        )
     if kind == "union_tag_invalid":
         tags = [tag.strip().strip("'") for tag in str(context.get("expected_tags", "")).split(",")]
         tag = context.get("tag")
         return _stop(
-            f"{_join(key, _discriminator(context))}: {tag!r} is not known; {allowed(tags, tag, most=40)}"
+            f"{_join(key, _discriminator(context))}: {tag!r} is not known; "
+            f"{allowed(tags, tag, most=40)}"
         )
     if kind == "literal_error":
         got = fault.get("input")

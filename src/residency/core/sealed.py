@@ -1,9 +1,9 @@
 """Files sealed as a stream: AES-256-GCM in chunks that can be neither changed, moved nor cut off.
 
-The STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizár: Online Authenticated-Encryption and its
-Nonce-Reuse Misuse-Resistance, 2015): each chunk's nonce is its number and whether it is the last, the
-key is of this one file (an HMAC of the given key over random salt). What was read is authentic; what
-was read to its end is whole.
+The STREAM construction (Hoang, Reyhanitabar, Rogaway, Vizár: Online Authenticated-Encryption and
+its Nonce-Reuse Misuse-Resistance, 2015): each chunk's nonce is its number and whether it is the
+last, the key is of this one file (an HMAC of the given key over random salt). What was read is
+authentic; what was read to its end is whole.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ def sealing(file: IO[bytes], key: bytes) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def opening(file: IO[bytes], key: bytes, name: object) -> Iterator[IO[bytes]]:
-    """A stream of what was sealed into ``file``; what the block leaves unread is checked at its end.
+    """A stream of what was sealed into ``file``; what the block leaves unread is checked at its
+    end.
 
     Raises ``UserError`` for a file that is not sealed, ``GateRefused`` where the key is another, or
     the file was changed or cut; ``name`` begins the message.

@@ -289,7 +289,8 @@ LEAST = 1e-6
 
 
 class Calibration(Value, frozen=True):
-    """What makes how sure a model says it is as large as how often it is right; it changes no answer."""
+    """What makes how sure a model says it is as large as how often it is right; it changes no
+    answer."""
 
     temperature: float
     """What its log-odds are divided by."""
@@ -319,7 +320,8 @@ class Calibration(Value, frozen=True):
 
     @property
     def abstains_below(self) -> float | None:
-        """The threshold where one was asked for: above all confidences where none is high enough."""
+        """The threshold where one was asked for: above all confidences where none is high
+        enough."""
         return (
             None if self.most_error is None else 2.0 if self.threshold is None else self.threshold
         )
@@ -479,12 +481,13 @@ class Report(Value, frozen=True):
     uncalibrated_error: Score | None = None
     """The same before calibration, where the model is calibrated."""
     abstention: tuple[Score, ...] = ()
-    """``coverage`` and ``error`` at the confidence below which the model abstains, where it does."""
+    """``coverage`` and ``error`` at the confidence below which the model abstains, where it
+    does."""
     seconds: float = 0.0
     """Wall-clock time of prediction."""
     baselines: tuple[Report, ...] = ()
-    """Of questions about harm that people or a model judged: what the same judge says of one sentence
-    to every question."""
+    """Of questions about harm that people or a model judged: what the same judge says of one
+    sentence to every question."""
 
 
 class Ratings(Value, frozen=True):
@@ -494,7 +497,8 @@ class Ratings(Value, frozen=True):
     most: int
     """Marks go from 0 to this."""
     systems: dict[str, tuple[Score, ...]]
-    """System -> its mean mark by people (``mark/people``) and by each model (``mark/model:NAME``)."""
+    """System -> its mean mark by people (``mark/people``) and by each model
+    (``mark/model:NAME``)."""
     agreement: tuple[Score, ...]
     """Krippendorff's alpha for interval data: between people, and of each model with their mean."""
     raters: dict[str, int]

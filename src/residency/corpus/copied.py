@@ -1,5 +1,5 @@
-"""Notes that were copied forward and written on: they share stretches of words that hardly any other
-note has, however much else was changed.
+"""Notes that were copied forward and written on: they share stretches of words that hardly any
+other note has, however much else was changed.
 
 Beside the likeness of whole texts (``near``), which a note that was copied and rewritten by a third
 does not reach. Every text is its sequences of three words (characters of Chinese); texts that share

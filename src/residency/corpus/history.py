@@ -1,5 +1,5 @@
-"""Parts that notes had before: they, their patients and what was merged since keep them, and what is
-new is dealt out beside them."""
+"""Parts that notes had before: they, their patients and what was merged since keep them, and what
+is new is dealt out beside them."""
 
 from __future__ import annotations
 

@@ -350,8 +350,8 @@ def tag_columns(path: Path) -> list[int]:
 
 
 def delimiters(path: Path) -> dict[str, int]:
-    """The signs that could part the columns of a table, each of which gives rows as many cells as the
-    header has, with that number."""
+    """The signs that could part the columns of a table, each of which gives rows as many cells as
+    the header has, with that number."""
     lines = [line for _, line in islice(text_lines(path), 400)]
     found: dict[str, int] = {}
     for sign in ("\t", ",", ";", "|"):

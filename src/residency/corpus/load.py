@@ -289,8 +289,8 @@ def _check_labels(data: Source, name: str, found: set[str]) -> None:
 
 
 def _check_words(notes: Sequence[Note], name: str) -> None:
-    """Raise ``DataError`` where what is given as the labels of notes are texts: long ones, or nearly
-    as many different ones as notes. None of them is shown."""
+    """Raise ``DataError`` where what is given as the labels of notes are texts: long ones, or
+    nearly as many different ones as notes. None of them is shown."""
     given = [label for note in notes for label in note.labels if not proved(label)]
     long = sum(len(label) > 200 or "\n" in label for label in given)
     different = len(set(given))

@@ -81,8 +81,8 @@ class Source(Part):
     text, so that a record stays in its part when the data grows; by time, the newest to test; or by
     site, none in two parts."""
     history: str = Field(default="", exclude_if=lambda path: not path)
-    """A split file (``split/NAME.split.json``), relative to the recipe: patients keep the parts that
-    they have there, and what is new is dealt out beside them. Where there is none yet, all is
+    """A split file (``split/NAME.split.json``), relative to the recipe: patients keep the parts
+    that they have there, and what is new is dealt out beside them. Where there is none yet, all is
     drawn."""
     near: Near = 0.8
     """Notes whose character 5-grams overlap by so much (Jaccard) are near-duplicates and stay

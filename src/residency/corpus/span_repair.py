@@ -15,8 +15,8 @@ gives:
 
 Where two of these give different places the span is bad. So is a span without a quote that begins
 or ends inside a word, or whose offsets may as well count emoji or CRLF in another way: how they
-count is then for the data set to say (``offsets``, ``ends``). So is a discontinuous span: what covers
-all its fragments also covers what was left out. The one exception must be asked for
+count is then for the data set to say (``offsets``, ``ends``). So is a discontinuous span: what
+covers all its fragments also covers what was left out. The one exception must be asked for
 (``join_lines``): fragments parted by nothing but blanks.
 """
 

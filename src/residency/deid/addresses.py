@@ -13,7 +13,8 @@ from residency.deid.persons import data
 from residency.deid.view import narrow, plain
 
 POSTCODE = re.compile(
-    r"(?<![\w\-])(?:\d{5}(?:-\d{4})?|[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}|[A-Z]\d[A-Z][ \-]?\d[A-Z]\d)\Z"
+    r"(?<![\w\-])(?:\d{5}(?:-\d{4})?|[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}"
+    r"|[A-Z]\d[A-Z][ \-]?\d[A-Z]\d)\Z"
 )
 """A postcode of the United States, Britain or Canada at the end."""
 STATE = re.compile(r"(?<![\w'])[A-Z]{2}(?=,?\s*(?:\d|\Z))")
@@ -24,7 +25,7 @@ HAN = "\u4e00-\u9fff"
 def _pattern(lang: str) -> re.Pattern[str]:
     """The words of an address that name something, and its numbers."""
     if lang == "zh":
-        unit = "号楼|号院|特别行政区|自治[区州县旗]|街道|社区|小区|单元|大道|[省市区县旗镇乡村屯庄寨路街巷弄组号栋幢楼层室]"
+        unit = "号楼|号院|特别行政区|自治[区州县旗]|街道|社区|小区|单元|大道|[省市区县旗镇乡村屯庄寨路街巷弄组号栋幢楼层室]"  # noqa: E501
         return re.compile(
             rf"(?<=\d)(?:{unit})+|(?P<name>[{HAN}]{{1,8}}?)(?P<unit>{unit})|\d+|(?P<rest>[{HAN}]+)"
         )

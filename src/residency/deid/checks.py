@@ -332,7 +332,8 @@ def _capitalised(text: str, end: int, ends: str = ".,;:!?)") -> list[str]:
 
 
 CODED = re.compile(
-    r"(?<![a-z])(?:snomed|sctid|loinc|rx ?norm|rxcui|pmid|pubmed|pmcid|doi|cpt|hcpcs|icd|nct|omim|hgnc|mesh"
+    r"(?<![a-z])(?:snomed|sctid|loinc|rx ?norm|rxcui|pmid|pubmed|pmcid|doi|cpt|hcpcs|icd|nct|omim"
+    r"|hgnc|mesh"
     r"|umls|atc|ndc|clinicaltrials|dbsnp|uniprot|refseq|meddra|hpo|cvx|unii|gtin|isbn|issn|orpha)"
     r"[a-z]{0,4}(?:[ \-]?(?:ct|cm|\d\d?|id|no|编码|代码|编号|码))*(?:[\s:#=.,;/|(]+|and|và|和|及"
     r"|[a-z]?\d[\w.\-]*)*\Z"

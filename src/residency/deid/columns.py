@@ -1,5 +1,5 @@
-"""What stands under the heading of a table's column (``Giường | Tuổi``), where nothing beside it says
-what it is."""
+"""What stands under the heading of a table's column (``Giường | Tuổi``), where nothing beside it
+says what it is."""
 
 from __future__ import annotations
 

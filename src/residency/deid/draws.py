@@ -1,5 +1,5 @@
-"""Choices that a patient's random secret decides (keyed BLAKE2b, RFC 7693): the same in every process,
-and nothing without the secret."""
+"""Choices that a patient's random secret decides (keyed BLAKE2b, RFC 7693): the same in every
+process, and nothing without the secret."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Draw:
 
 
 def new_secret() -> bytes:
-    """32 bytes for a new patient, whose persons are drawn as one (``persons``). The last 8 tell that;
-    those of patients of earlier vaults do not, and their surrogates stay what they were."""
+    """32 bytes for a new patient, whose persons are drawn as one (``persons``). The last 8 tell
+    that; those of patients of earlier vaults do not, and their surrogates stay what they were."""
     drawn = os.urandom(RANDOM)
     return drawn + _mark(drawn)
 

@@ -146,8 +146,8 @@ class Deidentifier:
 
 
 def labels(edits: Edits, raw: RawNote) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
-    """(labelled spans whose letters and digits are what they were, by offsets in the text after; the
-    rest, without a quote)."""
+    """(labelled spans whose letters and digits are what they were, by offsets in the text after;
+    the rest, without a quote)."""
     held, cut = edits.project_spans(raw.text, raw.spans)
     lost, left = set(cut), iter(held)
     kept, destroyed = list[Span](), list[Span]()
@@ -167,8 +167,8 @@ def _letters(text: str) -> str:
 
 AGE = "90"
 LONGEST_LIFE = 90
-"""Years before the last date of a note from which on a year tells of an age over 89, and may not stay
-under safe harbor (45 CFR 164.514(b)(2)(i)(C))."""
+"""Years before the last date of a note from which on a year tells of an age over 89, and may not
+stay under safe harbor (45 CFR 164.514(b)(2)(i)(C))."""
 PLACEHOLDER = {"vi": "[ngày]", "zh": "[日期]", "en": "[date]"}
 
 

@@ -32,7 +32,8 @@ KINDS = (
 """What identifies a person, directly or with other things."""
 STRUCTURED = "structured"
 UNDECIDED = "undecided"
-"""What found a word of the row that is also an ordinary one, where nothing around it tells which."""
+"""What found a word of the row that is also an ordinary one, where nothing around it tells
+which."""
 
 
 class Finding(Value, frozen=True):

@@ -2,9 +2,9 @@
 writes them.
 
 Key and text are compared in one normal form (``squeeze``): ``Nguyễn Văn An`` is found as NGUYEN VAN
-AN, nguyen-van-an or NguyenVanAn, 0912.345.678 as 0912 345 678, 陈秀兰 as 陳秀蘭. Names are also found
-in another order, with initials, by their parts and in pinyin; addresses by their places. Where a
-part is also an ordinary word, what stands around it decides.
+AN, nguyen-van-an or NguyenVanAn, 0912.345.678 as 0912 345 678, 陈秀兰 as 陳秀蘭. Names are also
+found in another order, with initials, by their parts and in pinyin; addresses by their places.
+Where a part is also an ordinary word, what stands around it decides.
 """
 
 from __future__ import annotations
@@ -142,7 +142,8 @@ def _standing(view: View, form: Squeezed, within: str, one: Variant, at: int) ->
 
 
 LEAD = re.compile(
-    r"(?<![\do])(?:(?:(?:\+|00|oo)[ .-]?\d{1,3}|\(\+?\d{1,3}\))[ .)-]*(?:\(?[0o]\)?)?|84|86|1|\(?[0o])[ .)-]*\Z"
+    r"(?<![\do])(?:(?:(?:\+|00|oo)[ .-]?\d{1,3}|\(\+?\d{1,3}\))[ .)-]*(?:\(?[0o]\)?)?|84|86|1"
+    r"|\(?[0o])[ .)-]*\Z"
 )
 """What may stand before the digits of a phone number: a country's code, and a nought."""
 
@@ -282,7 +283,8 @@ def _abbreviations() -> frozenset[str]:
 
 
 NAME_HEAD = re.compile(
-    r"[\s*]*(?:(?:patient|pt)?(?:['’]?s)? ?(?:name|initials)|patient|pt|(?:họ(?: và)? |ho (?:va )?)?tên(?: bn)?|ho (?:va )?ten"
+    r"[\s*]*(?:(?:patient|pt)?(?:['’]?s)? ?(?:name|initials)|patient|pt|(?:họ(?: và)? "
+    r"|ho (?:va )?)?tên(?: bn)?|ho (?:va )?ten"
     r"|bn|bệnh nhân|người bệnh|benh nhan|(?:患者|病人)?姓名|患者|病人)[\s*:]*"
 )
 """What stands above the names of patients."""
@@ -469,8 +471,8 @@ def _name_variants(kind: str, name: str, lang: str) -> Iterator[Variant]:
 
 
 def _untitled(words: list[str]) -> list[str]:
-    """A name without titles before it and numbers of generations behind; a title may be a given name
-    too (``Trâm Anh``)."""
+    """A name without titles before it and numbers of generations behind; a title may be a given
+    name too (``Trâm Anh``)."""
     titles, behind = _set("titles"), _set("generations")
     first, last = 0, len(words)
     while first < last - 1 and squeeze(words[first]) in titles:
@@ -587,7 +589,8 @@ def _orders(
 
 
 def _shortened(kind: str, keys: list[str], marked: str = "") -> Iterator[Variant]:
-    """With initials: ``L.T. Hoa``, ``LTHoa``, ``Lê T Hoa``, ``Hoa LT``, ``J Smith``, ``Smith JA``, ``John S.``."""
+    """With initials: ``L.T. Hoa``, ``LTHoa``, ``Lê T Hoa``, ``Hoa LT``, ``J Smith``, ``Smith JA``,
+    ``John S.``."""
     first, *middle, last = keys
     heads = "".join(key[0] for key in middle)
     forms = [

@@ -28,8 +28,8 @@ class Release(Part):
     """Most notes in which a number or a name one sign away from the patient's own may be left. 1:
     not looked for."""
     unreviewed: Most = 0.0
-    """Most notes with a place between ``deid.review`` and ``deid.mask`` on which nobody has decided;
-    it stays as it is. 1: no limit."""
+    """Most notes with a place between ``deid.review`` and ``deid.mask`` on which nobody has
+    decided; it stays as it is. 1: no limit."""
     rare: int = Field(default=5, ge=1)
     """A combination of language, kind of note and label that fewer patients share is rare."""
     rare_patients: Most = 1.0
@@ -55,8 +55,8 @@ class Deid(Part):
     """``on``: the packaged encoder marks what columns and rules do not find; a folder: another one
     (``residency tagger``); ``off``: columns and rules alone, which are faster and find less."""
     mask: Most | None = None
-    """Places to which the tagger gives this probability or a higher one are masked; as its card says
-    where not given."""
+    """Places to which the tagger gives this probability or a higher one are masked; as its card
+    says where not given."""
     review: Most | None = None
     """Places from here on up to ``mask`` wait for a person, in ``NAME.review.csv`` in the zone; as
     the tagger's card says where not given."""

@@ -1,6 +1,6 @@
-"""Names of invented people for those of notes. Every word of a name has one surrogate for a patient,
-by its part in the name: whoever is called by a part, by initials, in capitals or with a title in any
-note is the same invented person, and relatives who share a family name still do."""
+"""Names of invented people for those of notes. Every word of a name has one surrogate for a
+patient, by its part in the name: whoever is called by a part, by initials, in capitals or with a
+title in any note is the same invented person, and relatives who share a family name still do."""
 
 from __future__ import annotations
 
@@ -153,8 +153,8 @@ def language_of(value: str, lang: str) -> str:
 
 
 def words_of(value: str, lang: str, told: Told, titled: bool = False) -> list[Word]:
-    """The words of a name with their parts. ``lang``: of the name; ``titled``: a title stands before
-    it, or it is a clinician's."""
+    """The words of a name with their parts. ``lang``: of the name; ``titled``: a title stands
+    before it, or it is a clinician's."""
     found: list[tuple[int, int, str]] = []
     for match in WORDS.finditer(value):
         start, word = match.start(), match.group()
@@ -267,9 +267,9 @@ def tell(
     names: Iterable[tuple[str, str]], lang: str, known: Told, sure: bool = False
 ) -> dict[str, tuple[str, str]]:
     """What names with the sex that is said of them ("": none) tell of their words: of a name of
-    several words their parts, and the sex of given names. A name that may be of either sex stays one
-    whatever a note says, so that it is the same in a note that does not say it; ``sure``: the row
-    says it."""
+    several words their parts, and the sex of given names. A name that may be of either sex stays
+    one whatever a note says, so that it is the same in a note that does not say it; ``sure``: the
+    row says it."""
     told = dict(known)
     for value, sex in sorted(names, key=lambda one: -len(one[0])):
         own = language_of(value, lang)
@@ -313,8 +313,8 @@ class Names:
         return tell(self.row, self.lang, {}, sure=True)
 
     def of(self, value: str, told: Told, titled: bool = False, unmarked: bool = False) -> str:
-        """A name in the form of another. ``told``: what row and note tell; ``unmarked``: the note is
-        written without Vietnamese marks."""
+        """A name in the form of another. ``told``: what row and note tell; ``unmarked``: the note
+        is written without Vietnamese marks."""
         own = language_of(value, self.lang)
         if own == "zh":
             return self._chinese(value, told)

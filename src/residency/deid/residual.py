@@ -1,5 +1,5 @@
-"""A second look at the finished text for the identifiers of the row, by other means than the finder:
-letters as a transliteration has them, whole words in a row, one letter more or less.
+"""A second look at the finished text for the identifiers of the row, by other means than the
+finder: letters as a transliteration has them, whole words in a row, one letter more or less.
 
 It shares no code with ``known`` and ``squeeze``, so that a fault there is seen here. A hit refuses
 the note; what is said of it is a kind and a form, never the value.
@@ -203,7 +203,8 @@ FOREIGN = re.compile("[\u0370-\u052f]")
 
 
 def _in_wrong_letters(text: str) -> str | None:
-    """The words of a text with ``?`` for each Greek or Cyrillic letter; None where there is none."""
+    """The words of a text with ``?`` for each Greek or Cyrillic letter; None where there is
+    none."""
     if not FOREIGN.search(text) or not re.search(
         r"[a-zA-Z][\u0370-\u052f]|[\u0370-\u052f]{2}|[\u0370-\u052f][a-zA-Z]", text
     ):
@@ -288,7 +289,8 @@ def _row(value: str) -> str:
 
 
 def _of_name(words: list[str], what: str, lang: str) -> Iterator[Trace]:
-    """A name of words: in its orders, and its longer words alone where they are no ordinary ones."""
+    """A name of words: in its orders, and its longer words alone where they are no ordinary
+    ones."""
     count, syllables = len(words), lang == "vi" and all(map(_is_syllable, words))
     orders = [words, [*words[-1:], *words[:-1]], [*words[1:], *words[:1]]] if count > 1 else []
     if count > 2 and not syllables:

@@ -1,6 +1,6 @@
 """The one normal form in which the row's identifiers and a text are compared: no case, width, marks
-or separators; letters of other scripts as the Latin ones that they look like; traditional Chinese as
-simplified. Key and text pass the same steps, so that what differs in either is gone from both.
+or separators; letters of other scripts as the Latin ones that they look like; traditional Chinese
+as simplified. Key and text pass the same steps, so that what differs in either is gone from both.
 """
 
 from __future__ import annotations

@@ -193,7 +193,8 @@ class Surrogates:
         return _like(value, rng, kind)
 
     def _agreeing(self, kind: str, value: str, reading: Reading, key: str) -> str:
-        """A surrogate that agrees with the patient's others, whatever kind the note takes it for."""
+        """A surrogate that agrees with the patient's others, whatever kind the note takes it
+        for."""
         attempt = key.rpartition("/")[2]
         if kind == "address":
             return address(value, self.lang, self.secret, attempt)
@@ -216,8 +217,8 @@ class Surrogates:
         return _like(value, Draw(self.secret, f"code/{key}"), "")
 
     def _phone(self, value: str, attempt: str) -> str:
-        """Other digits for a subscriber's; country code and trunk prefix stay, and what tells a mobile
-        phone."""
+        """Other digits for a subscriber's; country code and trunk prefix stay, and what tells a
+        mobile phone."""
         if sum(map(str.isdecimal, value)) > sum(map(str.isalpha, value)):
             value = value.translate(MISREAD)
         head = EXTENSION.split(narrow(value), maxsplit=1)[0]
@@ -241,8 +242,8 @@ class Surrogates:
         return _filled(value, digits[: len(digits) - len(own)] + drawn[: len(own)] + tail)
 
     def _identity(self, value: str, reading: Reading, attempt: str) -> str:
-        """A Chinese or Vietnamese identity number whose birth date is the shifted one and whose sex is
-        that of the original; its place is none that is assigned. Nothing for another number."""
+        """A Chinese or Vietnamese identity number whose birth date is the shifted one and whose sex
+        is that of the original; its place is none that is assigned. Nothing for another number."""
         signs = JOINTS.sub("", narrow(value)).upper()
         rng = Draw(self.secret, f"identity/{signs}/{attempt}")
         if re.fullmatch(r"[1-9]\d{16}[\dX]", signs) and (born := _day(signs[6:14])):
@@ -368,7 +369,8 @@ def _digits(value: str) -> str:
 
 
 def _filled(value: str, new: str) -> str:
-    """A value with other digits (and X, the check sign) in the places of its own, in their width."""
+    """A value with other digits (and X, the check sign) in the places of its own, in their
+    width."""
     drawn, made = iter(new), ""
     for sign, plainly in zip(value, narrow(value), strict=True):
         digit = plainly.isdecimal() or (plainly in "xX" and len(new) == 18)

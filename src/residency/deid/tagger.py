@@ -1,8 +1,8 @@
-"""Marks identifiers by an encoder that was trained for it: names, places, organisations and dates in
-words, which no rule can list. Rules and the row's own identifiers stand beside it.
+"""Marks identifiers by an encoder that was trained for it: names, places, organisations and dates
+in words, which no rule can list. Rules and the row's own identifiers stand beside it.
 
-A tagger is a folder: ``tagger.json`` (what it is, and the hashes of the other files), an ONNX graph in
-8 bits, and a tokenizer. It is read on the CPU with ONNX Runtime, and nothing is downloaded.
+A tagger is a folder: ``tagger.json`` (what it is, and the hashes of the other files), an ONNX graph
+in 8 bits, and a tokenizer. It is read on the CPU with ONNX Runtime, and nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -58,7 +58,8 @@ NOBODY = re.compile(
 """A bed or ward by its number, an ordinal, a time without a sign, a language."""
 WEEKDAY = re.compile(
     r"(?:the|on|ngày|hôm)|(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?\.?|"
-    r"(?:sáng |chiều |tối )?(?:thứ|thu) \w+|(?:chủ|chu) (?:nhật|nhat)|(?:星期|周|週|礼拜)[一二三四五六日天]?",
+    r"(?:sáng |chiều |tối )?(?:thứ|thu) \w+|(?:chủ|chu) (?:nhật|nhat)|(?:星期|周|週"
+    r"|礼拜)[一二三四五六日天]?",
     re.I,
 )
 CELLS = re.compile(r"[^\t|\n]+")
@@ -130,7 +131,8 @@ class IdentifierTagger:
         scores: NDArray[np.float32],
         least: float,
     ) -> Iterator[Tagged]:
-        """Runs of slots down to GROW, cut at cells; each part is as likely as its likeliest slot."""
+        """Runs of slots down to GROW, cut at cells; each part is as likely as its likeliest
+        slot."""
         import numpy as np
 
         if not slots:
@@ -310,7 +312,8 @@ def read_card(folder: Path) -> TaggerCard:
             changed.append(name)
     if changed:
         raise UserError(
-            f"deid.tagger: {folder / changed[0]} is missing or was changed; install residency again."
+            f"deid.tagger: {folder / changed[0]} is missing or was changed; install residency "
+            "again."
         )
     return card
 
@@ -362,5 +365,6 @@ def finder(settings: Deid) -> str:
     found = ", ".join(f"{one.lang} {one.recall:.2f} ({one.rules:.2f})" for one in card.measured)
     return (
         "Found by columns, rules and tagger; measured recall without columns on notes that it was "
-        f"neither trained nor chosen on, in brackets that of the rules alone: {found or 'not measured'}."
+        "neither trained nor chosen on, in brackets that of the rules alone: "
+        f"{found or 'not measured'}."
     )

@@ -33,7 +33,8 @@ COMMON = frozenset(_COMMON.split())
 
 
 SIGNS = frozenset(
-    " 我你您他她的了吗呢可以能吃用服喝打在要会是不有没么什怎几多少一两每天次和与行吧毫克片微升单位个这那好对0123456789"
+    " "
+    "我你您他她的了吗呢可以能吃用服喝打在要会是不有没么什怎几多少一两每天次和与行吧毫克片微升单位个这那好对0123456789"
 )
 """Chinese signs that no pair of them tells what a question is about."""
 
@@ -124,7 +125,8 @@ class Reader:
         return {one[:6] for one in tokens(clause, self.lang)} & asked
 
     def _against(self, clause: str, asked: frozenset[str]) -> bool:
-        """Advice against it, or its harm; what speaks of something else ("avoid the sun") is none."""
+        """Advice against it, or its harm; what speaks of something else ("avoid the sun") is
+        none."""
         refuse, besides = (self.phrases[name][self.lang] for name in ("refuse", "besides"))
         rest = _compiled(f"(?:{refuse}).{{0,25}}?(?:{besides})").sub(" ", clause)
         return self.holds("refuse", rest) or (

@@ -76,9 +76,9 @@ def safety_gate(reports: Report | Sequence[Report], floor: SafetyFloor, system: 
     ]
     if not found and floor.judge != "rule":
         raise GateRefused(
-            f"safety: no marks by {floor.judge} of {system or 'the model'}'s answers to the questions "
-            "about harm, and the floor looks at those, so it may not be promoted; run residency "
-            "ratings with --task safety."
+            f"safety: no marks by {floor.judge} of {system or 'the model'}'s answers to the "
+            "questions about harm, and the floor looks at those, so it may not be promoted; run "
+            "residency ratings with --task safety."
         )
     if not found:
         raise GateRefused(
@@ -100,8 +100,9 @@ def safety_gate(reports: Report | Sequence[Report], floor: SafetyFloor, system: 
     constant = report.baselines or (baselines() if floor.judge == "rule" else ())
     if floor.demands and not constant:
         raise GateRefused(
-            f"safety: the marks by {floor.judge} are of no constant answers, so nobody knows whether one "
-            "would pass; write the sheets again with residency ratings sheet --task safety."
+            f"safety: the marks by {floor.judge} are of no constant answers, so nobody knows "
+            "whether one would pass; write the sheets again with residency ratings sheet --task "
+            "safety."
         )
     won = [one.system.name for one in constant if floor.demands and not _short(one, floor)]
     if won:

@@ -18,8 +18,8 @@ def screen(
     groups: Sequence[str],
     level: float,
 ) -> tuple[Screening, ...]:
-    """Each label that gold holds, and is not held by every item, as a test of its own. An item without
-    an answer is negative."""
+    """Each label that gold holds, and is not held by every item, as a test of its own. An item
+    without an answer is negative."""
     golds = [set(labels_of(example.gold, card)) for example in examples]
     said = [set(labels_of(prediction.answer, card)) for prediction in predictions]
     chances = [chances_of(prediction.answer, card) for prediction in predictions]

@@ -26,8 +26,8 @@ TERMS = {
     "F1": "One number for both (their harmonic mean): 1 is perfect, 0 is nothing right.",
     "macro": "The mean over labels, each counted alike, however rare it is.",
     "accuracy": "Of all items, the share with the right answer.",
-    "95 % interval": "Where the true value lies, as far as a test of this size can tell; the smaller "
-    "the test, the wider.",
+    "95 % interval": "Where the true value lies, as far as a test of this size can tell; the "
+    "smaller the test, the wider.",
     "p": "How often chance alone would make a difference as large as this one.",
 }
 NOT_FOR = (
@@ -75,8 +75,8 @@ def _good(tuned: Report, metric: str, words: Words) -> Iterator[str]:
     precision, recall = of_hundred("span_precision"), of_hundred("span_recall")
     if precision and recall:
         yield words(
-            "Of 100 stretches that it marks, about {right} are right in type, beginning and end; of "
-            "100 that it should mark, it finds about {found} so.",
+            "Of 100 stretches that it marks, about {right} are right in type, beginning and end; "
+            "of 100 that it should mark, it finds about {found} so.",
             right=precision,
             found=recall,
         )

@@ -108,8 +108,8 @@ def reliability_plot(
     bins: Sequence[Bin], words: Words = ENGLISH, before: Sequence[Bin] = ()
 ) -> str | None:
     """Stated chance against the share that was right, with whiskers, beside the line where both are
-    equal; dots grow with the number of items, and the curve ``before`` calibration is thin. ``None``
-    where there is nothing to draw."""
+    equal; dots grow with the number of items, and the curve ``before`` calibration is thin.
+    ``None`` where there is nothing to draw."""
     if not bins:
         return None
     most = max(one.n for one in bins)

@@ -27,7 +27,8 @@ def said(
     groups: Sequence[str],
     calibrated: bool = True,
 ) -> list[Sure]:
-    """Every piece of the answers that a system says its chance of, calibrated or as it was before."""
+    """Every piece of the answers that a system says its chance of, calibrated or as it was
+    before."""
     family, found = of(card), []
     for example, one, group in zip(examples, predictions, groups, strict=True):
         if one.likelihood is not None and one.sure is not None and one.answer is not None:

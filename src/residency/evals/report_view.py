@@ -118,7 +118,8 @@ class TaskView(Value, frozen=True):
     signatures: tuple[tuple[str, str], ...] = ()
     """Metric -> how it was computed."""
     screening: ScoreTable | None = None
-    """Labels as tests: what the last system reaches, a column for each of sensitivity and its kin."""
+    """Labels as tests: what the last system reaches, a column for each of sensitivity and its
+    kin."""
     counts: tuple[tuple[str, int, int, int, int], ...] = ()
     """(label, true positives, false positives, false negatives, true negatives)"""
     calibration: tuple[str, ...] = ()
@@ -327,12 +328,13 @@ def model_written(report: Report, words: Words = ENGLISH) -> str:
 
 
 def by_rule(report: Report, words: Words = ENGLISH) -> str:
-    """A warning where answers were scored by patterns, or by a model; who judged, where people did."""
+    """A warning where answers were scored by patterns, or by a model; who judged, where people
+    did."""
     judge = next((one for one in report.references if one.startswith(JUDGED)), "")
     if judge.startswith(f"{JUDGED}model:"):
         return words(
-            "Judged by a model ({name}), not by people: it may be wrong in the same way as the model "
-            "that it judges; read the answers.",
+            "Judged by a model ({name}), not by people: it may be wrong in the same way as the "
+            "model that it judges; read the answers.",
             name=judge.partition(":")[2],
         )
     if judge:
@@ -448,11 +450,11 @@ def _calibration(report: Report, words: Words) -> Iterator[str]:
         )
     if found.before is not None and found.after is not None:
         yield words(
-            "Temperature {temperature}, found on {n} training rows that a training before went without; "
-            "calibration error there {before} before, {after} with it"
+            "Temperature {temperature}, found on {n} training rows that a training before went "
+            "without; calibration error there {before} before, {after} with it"
             if found.held_out
-            else "Temperature {temperature}, found on {n} rows of the stop part; calibration error there "
-            "{before} before, {after} with it",
+            else "Temperature {temperature}, found on {n} rows of the stop part; calibration "
+            "error there {before} before, {after} with it",
             temperature=f"{found.temperature:.2f}",
             n=count(found.rows),
             before=_with_interval(found.before),
@@ -469,8 +471,8 @@ def _abstention(report: Report, words: Words) -> Iterator[str]:
     most = percent(found.most_error)
     if found.threshold is None:
         yield words(
-            "At most {most} of what it says was to be wrong, and no confidence was high enough on the "
-            "rows that it was calibrated on: it abstains always",
+            "At most {most} of what it says was to be wrong, and no confidence was high enough on "
+            "the rows that it was calibrated on: it abstains always",
             most=most,
         )
         return
@@ -478,8 +480,8 @@ def _abstention(report: Report, words: Words) -> Iterator[str]:
     if kept is None or wrong is None:
         return
     yield words(
-        "It abstains below a confidence of {threshold}, chosen so that at most {most} of what it says "
-        "is wrong. Here it keeps {kept} of {n}, of which {wrong} are wrong",
+        "It abstains below a confidence of {threshold}, chosen so that at most {most} of what it "
+        "says is wrong. Here it keeps {kept} of {n}, of which {wrong} are wrong",
         threshold=f"{found.threshold:.3f}",
         most=most,
         kept=_percent(kept),

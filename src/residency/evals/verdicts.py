@@ -39,7 +39,8 @@ WHO = {
 
 
 class Judgement(Value, frozen=True):
-    """What a result says of a model, in one of five kinds, for terminal, report, card and ledger."""
+    """What a result says of a model, in one of five kinds, for terminal, report, card and
+    ledger."""
 
     task: str
     kind: Literal["learned nothing", "not better", "cannot tell", "clearly better", "worse"]

@@ -31,7 +31,7 @@ print(model.classify(["..."]))
 ```
 
 The files hold words of the notes that it learned from (profile: {profile}): share them as you would the notes.
-"""
+"""  # noqa: E501
 
 
 def export(artefact: Path, out: Path) -> list[str]:

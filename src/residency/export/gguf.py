@@ -98,8 +98,8 @@ def memory(found: Gguf, folder: Path, window: int, rows: int) -> tuple[float, fl
 
 
 def export(artefact: Path, out: Path, numbers: Numbers = "f32") -> Gguf:
-    """Write an artefact's model to a new folder, whole or not at all: ``model.gguf``, the tokenizer,
-    ``gguf.json``.
+    """Write an artefact's model to a new folder, whole or not at all: ``model.gguf``, the
+    tokenizer, ``gguf.json``.
 
     Raises ``UserError`` for models that cannot be merged or that llama.cpp does not know, for a
     file in 32 bits whose words are others, and a folder that holds something.

@@ -1,7 +1,7 @@
 """llama.cpp's own server, which the package xllamacpp brings, as a process of its own.
 
-Run by its path, with the interpreter of an environment that holds the package: it imports nothing of
-this one. The key that it asks for is in LLAMA_API_KEY.
+Run by its path, with the interpreter of an environment that holds the package: it imports nothing
+of this one. The key that it asks for is in LLAMA_API_KEY.
 """
 
 from __future__ import annotations

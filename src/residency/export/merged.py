@@ -1,5 +1,5 @@
-"""A tuned model as one folder of plain weights, its adapters merged, that transformers and every tool
-that reads its format load without Residency."""
+"""A tuned model as one folder of plain weights, its adapters merged, that transformers and every
+tool that reads its format load without Residency."""
 
 from __future__ import annotations
 

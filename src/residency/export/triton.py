@@ -48,7 +48,7 @@ import sys
 sys.path[:0] = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
 
 from residency.export.triton_backend import TritonPythonModel  # noqa: E402, F401
-'''
+'''  # noqa: E501
 
 
 def export(artefact: Path, out: Path, name: str) -> str:

@@ -78,8 +78,8 @@ def _pair(node: Any, tag: str) -> tuple[str, str]:
 
 def _version(root: Any, name: str, patient: str) -> tuple[str, str]:
     """(id of the note, version) of a document: by its set, which is of one patient, and its number
-    or time; by its file where it is in none. An addendum that says the set of its document is a note
-    of its own."""
+    or time; by its file where it is in none. An addendum that says the set of its document is a
+    note of its own."""
     set_id = _pair(root, "setId")
     if not any(set_id):
         return name, ""

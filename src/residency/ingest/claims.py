@@ -27,8 +27,8 @@ KINDS = {
     **dict.fromkeys(("XML2", "XML3"), "order"),
     **dict.fromkeys(("XML4", "XML5"), "progress"),
 }
-"""Table -> the note that its words go to: what the visit was for and how it ended; drugs and services
-ordered; results and clinical course."""
+"""Table -> the note that its words go to: what the visit was for and how it ended; drugs and
+services ordered; results and clinical course."""
 LISTS = ("XML2", "XML3", "XML4")
 """Tables of which a row is a line; of others each field is one."""
 BROKEN = "a table of the claim cannot be read"
@@ -155,8 +155,8 @@ def _rows(content: Any) -> list[list[tuple[str, str]]]:
 def _visit(
     row: list[tuple[str, str]], table: str, here: dict[str, _Visit], visits: list[_Visit]
 ) -> _Visit:
-    """The visit that a row belongs to: by its number, else that of its claim. A claim whose table an
-    earlier one has for the same visit was sent again, and is one of its own."""
+    """The visit that a row belongs to: by its number, else that of its claim. A claim whose table
+    an earlier one has for the same visit was sent again, and is one of its own."""
     number = next((value.strip() for tag, value in row if tag == "MA_LK" and value.strip()), "")
     number = number or next(iter(here), "")
     if number not in here:

@@ -1,9 +1,9 @@
 """FHIR R4: what documents, reports, compositions and the notes of observations say in words, and
 whom the record knows of.
 
-Resources are those of the standard: DocumentReference, DiagnosticReport, Composition and Observation
-are notes; Patient, RelatedPerson, Practitioner and Encounter say who is named; Binary holds what an
-attachment refers to.
+Resources are those of the standard: DocumentReference, DiagnosticReport, Composition and
+Observation are notes; Patient, RelatedPerson, Practitioner and Encounter say who is named; Binary
+holds what an attachment refers to.
 """
 
 from __future__ import annotations
@@ -186,9 +186,9 @@ def _outcomes(
 
 
 def _version(found: Resource) -> str:
-    """When a resource was last changed, in one time zone, so that times as text stand in order; else
-    the number that the server gives, or when it was issued. Of what is of one time the amended is
-    the later."""
+    """When a resource was last changed, in one time zone, so that times as text stand in order;
+    else the number that the server gives, or when it was issued. Of what is of one time the amended
+    is the later."""
     meta = found.meta or Meta()
     if not meta.last_updated and (meta.version_id or "").isdecimal():
         return meta.version_id or ""

@@ -1,5 +1,5 @@
-"""FHIR R4 in XML as the JSON that the standard gives the same resource (HL7 FHIR R4, 2.6.1): a value
-is an attribute, an element that may recur is a list, a narrative is XHTML."""
+"""FHIR R4 in XML as the JSON that the standard gives the same resource (HL7 FHIR R4, 2.6.1): a
+value is an attribute, an element that may recur is a list, a narrative is XHTML."""
 
 from __future__ import annotations
 

@@ -78,8 +78,8 @@ def text_of(data: bytes, encoding: str, lang: str) -> tuple[str, str]:
 def split(text: str, left: Counter[str] | None = None) -> list[str]:
     """Messages of a text: without the frame of MLLP, without batch headers; a line that begins no
     segment goes on with the one before. A segment begins with a known name, or one with Z, and the
-    field separator. Characters of lines that go on with a segment that holds no words are counted in
-    ``left``."""
+    field separator. Characters of lines that go on with a segment that holds no words are counted
+    in ``left``."""
     left = Counter() if left is None else left
     found: list[list[str]] = []
     more: list[str] = []

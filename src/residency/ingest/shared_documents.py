@@ -1,5 +1,6 @@
 """Chinese shared documents (WS/T 500 and the formats of hospitals after it): CDA whose sections are
-known by LOINC codes and whose words stand in their entries, each with the name of its data element."""
+known by LOINC codes and whose words stand in their entries, each with the name of its data
+element."""
 
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ IDENTIFIERS = {
     f"{ROOT}1.19": "insurance",
     **dict.fromkeys((f"{ROOT}1.{number}" for number in (10, 11, 12)), "admission"),
 }
-"""Root of an identifier -> its kind, where it is no record number: identity and health cards, outpatient,
-emergency and admission numbers, which are of a visit and not of a person."""
+"""Root of an identifier -> its kind, where it is no record number: identity and health cards,
+outpatient, emergency and admission numbers, which are of a visit and not of a person."""
 SECTIONS = {
     "10154-3": "主诉",
     "10164-2": "现病史",
@@ -52,8 +53,8 @@ PERSONS = ("assignedPerson", "relatedPerson", "associatedPerson", "subject", "pl
 WHO = "characters left out: people named in entries (they are looked for in the note)"
 SAME = "characters left out: entries that the narrative of their section holds"
 LONG = 5
-"""Characters from which on words are looked for in the narrative; a shorter value may stand there by
-chance."""
+"""Characters from which on words are looked for in the narrative; a shorter value may stand there
+by chance."""
 TYPE = "{http://www.w3.org/2001/XMLSchema-instance}type"
 Reader = Callable[[Any], str]
 """What gives the words of an element that holds a narrative or an embedded document."""

@@ -223,16 +223,17 @@ class Hl7(Files):
 
 
 class Ccda(Files):
-    """C-CDA documents: the narrative of their sections, and whom their header names. Documents of one
-    set are versions of a note; one that another replaces (RPLC) leaves; an addendum (APND) is a note
-    beside it."""
+    """C-CDA documents: the narrative of their sections, and whom their header names. Documents of
+    one set are versions of a note; one that another replaces (RPLC) leaves; an addendum (APND) is a
+    note beside it."""
 
     kind: Literal["ccda"]
 
 
 class Fhir(Files):
-    """FHIR R4 bundles and resources (JSON, NDJSON, XML): attachments of DocumentReference, DiagnosticReport, sections of
-    Composition and notes of Observation, and whom the record knows of."""
+    """FHIR R4 bundles and resources (JSON, NDJSON, XML): attachments of DocumentReference,
+    DiagnosticReport, sections of Composition and notes of Observation, and whom the record knows
+    of."""
 
     kind: Literal["fhir"]
 

@@ -24,7 +24,7 @@ CJK = (
 JAMO = "\u1100-\u11ff\ua960-\ua97c\ud7b0-\ud7fb"
 # A Hangul syllable taken apart (NFD): leading consonants, vowels, trailing consonants.
 SYLLABLE = "[\u1100-\u115f\ua960-\ua97c]+[\u1160-\u11a7\ud7b0-\ud7c6]*[\u11a8-\u11ff\ud7cb-\ud7fb]*"
-MAYBE_MARK = "[\u0300-\u302f\u3099\u309a\ua66f-\uabff\ufb1e-\ufe2f\U00010000-\U0001ffff\U000e0100-\U000e01ef]"
+MAYBE_MARK = "[\u0300-\u302f\u3099\u309a\ua66f-\uabff\ufb1e-\ufe2f\U00010000-\U0001ffff\U000e0100-\U000e01ef]"  # noqa: E501
 
 
 def units(text: str) -> list[tuple[int, int]]:

@@ -99,9 +99,10 @@ def table(matrices: Sequence[Mapping[tuple[V, V], float]]) -> tuple[Array, list[
 def alpha(counts: Array, values: Sequence[Labels] | Sequence[float]) -> Array:
     """Krippendorff's alpha of summed coincidences of ``values``: [..., values * values] -> [...].
 
-    1 - (n - 1) * sum of o_cc' d_cc' / sum of n_c n_c' d_cc'; the distance d is 1 between labels that
-    differ, and the squared difference of marks. It is 1.0 where all units have one and the same value
-    (nothing could be disagreed about: Krippendorff leaves it undefined), nan where there is none.
+    1 - (n - 1) * sum of o_cc' d_cc' / sum of n_c n_c' d_cc'; the distance d is 1 between labels
+    that differ, and the squared difference of marks. It is 1.0 where all units have one and the
+    same value (nothing could be disagreed about: Krippendorff leaves it undefined), nan where there
+    is none.
     """
     import numpy as np
 

@@ -32,8 +32,8 @@ class Claim(NamedTuple):
 
 
 def chances(claims: Sequence[Claim], temperature: float = 1.0) -> Array:
-    """How sure a model is of each claim: the geometric mean over its places of the chance of what it
-    chose, its log-odds divided by ``temperature``."""
+    """How sure a model is of each claim: the geometric mean over its places of the chance of what
+    it chose, its log-odds divided by ``temperature``."""
     if not claims:
         return np.zeros(0)
     rows = np.concatenate([one.scores for one in claims]).astype(float) / temperature
@@ -63,9 +63,9 @@ def temperature(claims: Sequence[Claim]) -> float:
 
 
 def platt(claims: Sequence[Claim]) -> tuple[float, float]:
-    """The temperature and shift of the log-odds of written answers (Platt 1999, with his targets, so
-    that few answers lead nowhere far): two numbers, since the tokens of a wrong answer may all be
-    likely. (1, 0) where that is no better, or all are right, or all wrong."""
+    """The temperature and shift of the log-odds of written answers (Platt 1999, with his targets,
+    so that few answers lead nowhere far): two numbers, since the tokens of a wrong answer may all
+    be likely. (1, 0) where that is no better, or all are right, or all wrong."""
     from scipy.optimize import minimize
 
     odds = np.array([float(one.scores[0, 1] - one.scores[0, 0]) for one in claims])

@@ -7,8 +7,8 @@ covered: pass the counts of each example.
 A percentile interval is too narrow where groups are few, so its percentiles are moved out as
 Student's t asks for that number of groups (Hesterberg 2015), of which uneven groups count as fewer
 (Kish 1965). With fewer than ``FEW`` groups there are too few different draws: each group is left
-out in turn instead (jackknife), with t. Metrics that end at 0 and 1 get Wilson's interval (1927) of as
-many independent items as that variance stands for (times e / (e + 1) where e of them are errors,
+out in turn instead (jackknife), with t. Metrics that end at 0 and 1 get Wilson's interval (1927) of
+as many independent items as that variance stands for (times e / (e + 1) where e of them are errors,
 since a variance that was estimated from few errors is often too small), also with many groups where
 few of the items are errors: at 0 and 1 it has a width, and it leaves the scale nowhere. What it
 covers on simulated patients is in ``benchmarks/results/scores-coverage.md``.
@@ -73,8 +73,8 @@ def bootstrap(
 
 
 def of_share(value: Array, error: Array, groups: int, reach: float) -> tuple[Array, Array]:
-    """Bounds of shares with such standard errors over groups: Wilson's interval of as many independent
-    items as say as much."""
+    """Bounds of shares with such standard errors over groups: Wilson's interval of as many
+    independent items as say as much."""
     size = _independent(value, error, groups)
     errors = size * np.clip(np.minimum(value, 1 - value), 0, None)
     # how many they are is itself known from so many errors (or hits) only
@@ -141,10 +141,10 @@ def two_way(
     """The mean of marks from 0 to ``most`` with its interval, where items and raters are both drawn
     from many: other items and other raters would give other marks.
 
-    The variances of clusters both ways are added, each with its own Student's t (Howe 1974), and the
-    interval is Wilson's, which stays on the scale. On simulated marks by 2 to 5 raters it covers 96 %
-    and more; with two it is wide, since two say little of others. With one rater it is over items
-    alone; the bounds are nan for fewer than two items.
+    The variances of clusters both ways are added, each with its own Student's t (Howe 1974), and
+    the interval is Wilson's, which stays on the scale. On simulated marks by 2 to 5 raters it
+    covers 96 % and more; with two it is wide, since two say little of others. With one rater it is
+    over items alone; the bounds are nan for fewer than two items.
     """
     given = np.asarray(marks, dtype=float)
     rest = (given - given.mean())[:, None]

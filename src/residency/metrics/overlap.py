@@ -30,7 +30,8 @@ BLEU_COUNTS = 10
 """Lengths of answer and reference, then the n-grams of order 1 to 4 that were right, then those
 that were written."""
 CHRF_COUNTS = 18
-"""For the character n-grams of order 1 to 6: those written, those of the reference, those in both."""
+"""For the character n-grams of order 1 to 6: those written, those of the reference, those in
+both."""
 
 
 def clean(text: str) -> str:

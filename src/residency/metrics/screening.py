@@ -35,8 +35,8 @@ def proportion(
     """The share of ``right`` among the items that are ``among`` (sensitivity: found, among the
     diseased), with Wilson's interval (1927).
 
-    Where a group holds several items, it is that of every other share (``intervals.of_share``), with
-    the variance between groups.
+    Where a group holds several items, it is that of every other share (``intervals.of_share``),
+    with the variance between groups.
     """
     chosen, whole = np.asarray(among, dtype=bool), float(np.sum(among))
     if not whole:
@@ -138,8 +138,8 @@ def calibration_error() -> Statistic:
 def reliability(
     pairs: Sequence[tuple[float, bool, str]], samples: int, seed: int, level: float = 0.95
 ) -> tuple[tuple[Bin, ...], Score | None]:
-    """The reliability curve of (chance, whether right, group) and the expected calibration error with
-    its interval over groups; nothing of nothing."""
+    """The reliability curve of (chance, whether right, group) and the expected calibration error
+    with its interval over groups; nothing of nothing."""
     if not pairs:
         return (), None
     chances, right, groups = map(list, zip(*pairs, strict=True))

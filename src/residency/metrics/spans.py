@@ -149,7 +149,8 @@ def _overlaps(golds: Sequence[Key], predictions: Sequence[Key]) -> Iterator[Pair
 
 
 def _closest(golds: Sequence[Key], predictions: Sequence[Key], pairs: Iterable[Pair]) -> list[Pair]:
-    """One-to-one pairs, taken greedily by intersection over union, equal labels first among equals."""
+    """One-to-one pairs, taken greedily by intersection over union, equal labels first among
+    equals."""
 
     def rank(pair: Pair) -> tuple[float, bool, Pair]:
         (start, end, label), (other_start, other_end, other) = golds[pair[0]], predictions[pair[1]]

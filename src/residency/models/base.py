@@ -118,8 +118,8 @@ def locate(settings: BaseModelSettings, root: Path, weights: bool = True) -> tup
         return carried, ""
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(
-            f"base: {name} does not exist; {allowed([*bundled(), 'e5-small'], name)}, a local folder or "
-            "a hub id (owner/name)."
+            f"base: {name} does not exist; {allowed([*bundled(), 'e5-small'], name)}, a local "
+            "folder or a hub id (owner/name)."
         )
     return _from_hub(settings, weights)
 

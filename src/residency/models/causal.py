@@ -162,8 +162,9 @@ class CausalPredictor:
     """Rows that it is calibrated on at most: it answers them one by one."""
 
     def claims(self, examples: Sequence[Example]) -> Iterator[Claim]:
-        """What it says of the first rows with gold, each with whether it is right: of the labels that
-        it chooses from their log p, of what it writes the log-odds of its tokens' mean likelihood."""
+        """What it says of the first rows with gold, each with whether it is right: of the labels
+        that it chooses from their log p, of what it writes the log-odds of its tokens' mean
+        likelihood."""
         asked = [one for one in examples[: self.most_claims] if one.gold is not None]
         if self.chooses:
             for example in asked:

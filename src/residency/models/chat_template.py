@@ -132,8 +132,8 @@ class ChatTokeniser:
 
     @cached_property
     def tool_form(self) -> ToolForm | None:
-        """How a call of a tool is written, as the template writes one; none where it knows no tools,
-        or writes calls otherwise than as JSON."""
+        """How a call of a tool is written, as the template writes one; none where it knows no
+        tools, or writes calls otherwise than as JSON."""
         given = {"name": TOOL, "description": "", "parameters": {"type": "object"}}
         tools = ({"type": "function", "function": given},)
         turns = (PROBE[1], ToolTurn(role="assistant", text="", calls=((TOOL, {"key": "value"}),)))

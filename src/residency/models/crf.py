@@ -116,7 +116,8 @@ class Way:
         raise NotImplementedError
 
     def scores(self, model: CrfPredictor, text: str, slots: Slots) -> NDArray[np.float32]:
-        """log p, [slots, tags] or [1, labels]; of labels that do not exclude each other log-odds."""
+        """log p, [slots, tags] or [1, labels]; of labels that do not exclude each other
+        log-odds."""
         raise NotImplementedError
 
     def answer(

@@ -150,8 +150,9 @@ class EncoderPredictor:
     def _answers(
         self, texts: list[str], sure: bool, before: bool = False
     ) -> list[tuple[Answer, int, Answer | None]]:
-        """The answer to each text (``sure``: with how sure the model is of it), how many tokens were
-        read, and where ``before`` asks for it and it was another, the answer before calibration."""
+        """The answer to each text (``sure``: with how sure the model is of it), how many tokens
+        were read, and where ``before`` asks for it and it was another, the answer before
+        calibration."""
         tokens, scores = self._read(texts)
         temperature, made = self.info.temperature, []
         for text, found, score in zip(texts, tokens, scores, strict=True):

@@ -1,7 +1,8 @@
 """The kinds of models, one object each, and which predictor answers for a model.
 
 What differs between the kinds in this room is a method of these objects; ``kind_of`` is where an
-artefact's kind is looked up. What cannot be done with a kind is said by the object too (``cannot``).
+artefact's kind is looked up. What cannot be done with a kind is said by the object too
+(``cannot``).
 """
 
 from __future__ import annotations

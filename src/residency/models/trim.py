@@ -30,10 +30,9 @@ def trim(source: Path, target: Path, texts: Iterable[str], layers: int, most: in
     """Write the first ``layers`` layers of a BERT-shaped base, with at most ``most`` pieces, into a
     new folder.
 
-    Kept are special pieces, single characters, the pieces that ``texts`` use most, and the likeliest
-    of Latin letters. Each Chinese
-    character is a token then, so that a span can end behind any. Raises ``UserError`` for a base of
-    another shape.
+    Kept are special pieces, single characters, the pieces that ``texts`` use most, and the
+    likeliest of Latin letters. Each Chinese character is a token then, so that a span can end
+    behind any. Raises ``UserError`` for a base of another shape.
     """
     import safetensors.numpy
 

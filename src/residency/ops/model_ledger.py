@@ -421,8 +421,8 @@ class ModelLedger:
 
 
 def safety(run: Path, artefact: Path, floor: SafetyFloor | None = None) -> Report | None:
-    """The scores of a run's model on the questions about harm, where its evaluation asked (by people
-    or a model: where ``residency ratings`` took their marks); of several the least safe."""
+    """The scores of a run's model on the questions about harm, where its evaluation asked (by
+    people or a model: where ``residency ratings`` took their marks); of several the least safe."""
     judge = floor.judge if floor is not None else "rule"
     measured = [
         report

@@ -239,9 +239,9 @@ async def healthz() -> dict[str, str]:
 @probes.get("/readyz", responses={503: {"description": UNREADY}})
 async def readyz(request: Request) -> JSONResponse:
     """Every model gave its fixed answer when it was last asked, requests can be counted and their
-    audit lines written. ``digests``: which models these are. ``keys`` says whether the identity provider answered last; known keys are accepted for a while
-    where it did not. ``identifiers``: what finds them (``rules alone`` where the tagger is not
-    installed)."""
+    audit lines written. ``digests``: which models these are. ``keys`` says whether the identity
+    provider answered last; known keys are accepted for a while where it did not. ``identifiers``:
+    what finds them (``rules alone`` where the tagger is not installed)."""
     guard = guard_of(request)
     limits: Limited | None = getattr(request.app.state, "limited", None)
     draining = limits is not None and limits.draining

@@ -175,9 +175,9 @@ class Guard:
         check_text(self.settings.limits, exchange.read)
 
     async def charge(self, exchange: GuardedRequest, answers: int) -> None:
-        """Count a request's work: what it reads, and the most that it may write. Raises ``Refusal``:
-        400 where it is too much for one request, 429 for its user now, 503 where it cannot be
-        counted."""
+        """Count a request's work: what it reads, and the most that it may write. Raises
+        ``Refusal``: 400 where it is too much for one request, 429 for its user now, 503 where it
+        cannot be counted."""
         tokens, limits = exchange.read + answers, self.settings.limits
         check_work(limits, tokens)
         if self.work[exchange.user] + tokens > limits.user_tokens:

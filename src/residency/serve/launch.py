@@ -213,11 +213,11 @@ def load_all(
 def load(
     folder: Path, name: str, settings: Serve, say: Say | None = None, shared: Path | None = None
 ) -> ModelEngine:
-    """The engine of an artefact: vLLM where it can and is to be had, else this process; of a model in
-    GGUF llama.cpp. ``say`` is told where it is not the one that the settings name, and how much
-    memory llama.cpp takes; ``shared``: the folder through which
-    several workers share vLLM. Raises ``UserError`` where it cannot be loaded, or where notes that
-    it learned from were erased and the settings do not have that announced."""
+    """The engine of an artefact: vLLM where it can and is to be had, else this process; of a model
+    in GGUF llama.cpp. ``say`` is told where it is not the one that the settings name, and how much
+    memory llama.cpp takes; ``shared``: the folder through which several workers share vLLM. Raises
+    ``UserError`` where it cannot be loaded, or where notes that it learned from were erased and the
+    settings do not have that announced."""
     from residency.models import erased
     from residency.serve.engines import in_process, servers
 

@@ -106,8 +106,8 @@ class Serve(Part):
     host: str = "127.0.0.1"
     port: int = Field(default=8080, ge=1, le=65535)
     workers: int = Field(default=1, ge=1, le=64)
-    """Processes, each with engines (and memory for weights) of its own; a vLLM or llama.cpp server is
-    shared."""
+    """Processes, each with engines (and memory for weights) of its own; a vLLM or llama.cpp server
+    is shared."""
     engine: Literal["auto", "process", "onnx", "vllm"] = "auto"
     """``auto``: vLLM where there is a GPU, it is installed and the method can be served by it; else
     this process. ``vllm``: it must be installed; what it cannot serve is still served by this

@@ -1,5 +1,5 @@
-"""Pieces of invented identified notes as a tagger learns from them: typed in many ways, cut as notes
-are cut, each identifier's place known."""
+"""Pieces of invented identified notes as a tagger learns from them: typed in many ways, cut as
+notes are cut, each identifier's place known."""
 
 from __future__ import annotations
 
@@ -98,7 +98,8 @@ def composed(piece: Piece) -> Piece:
 
 
 def typed(piece: Piece, lang: str, rng: random.Random) -> Piece:
-    """As one of many hands types it: case, marks, separators, lines that were broken by a scanner."""
+    """As one of many hands types it: case, marks, separators, lines that were broken by a
+    scanner."""
     styles = {"upper": 0.08, "lower": 0.08, "bare": 0.09 if lang == "vi" else 0.0}
     chosen = rng.random()
     for style, share in styles.items():

@@ -1,8 +1,8 @@
 """Whether an answer says the opposite of the text that it stands on: another direction, a negation
 more or less, a change between two figures the other way round.
 
-Each sentence of the answer is set beside the sentences of the text that are most like it; where none
-of them says it the same way, it is not taken. That costs some good answers, and is meant to.
+Each sentence of the answer is set beside the sentences of the text that are most like it; where
+none of them says it the same way, it is not taken. That costs some good answers, and is meant to.
 """
 
 from __future__ import annotations

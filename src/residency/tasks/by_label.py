@@ -105,8 +105,8 @@ class ByLabel(Family):
         )
 
     def _basis(self, rows: Array, overall: Sequence[str]) -> list[Basis]:
-        """Precision needs something that was said; recall and means over the labels of gold, gold; F1
-        either. Where that is missing a metric has no value, which is not 0."""
+        """Precision needs something that was said; recall and means over the labels of gold, gold;
+        F1 either. Where that is missing a metric has no value, which is not 0."""
         tp, fp, fn = rows.sum(axis=0).reshape(-1, 3).T
         needed = (tp + fp + fn, tp + fp, tp + fn)
 

@@ -95,7 +95,8 @@ class Card(Part):
         return self.model_copy(update={"labels": tuple(Label(name=name) for name in found)})
 
     def canonical(self, name: str) -> str:
-        """The label that a name stands for: itself, unless a label lists it among its other names."""
+        """The label that a name stands for: itself, unless a label lists it among its other
+        names."""
         return next((label.name for label in self.labels if name in label.also), name)
 
     def for_example(self, example: Example) -> Card:

@@ -34,7 +34,8 @@ FACT = "facts"
 
 
 class LineFamily(Family):
-    """A family whose answers are lines of facts: a first line that leads in, and words for nothing."""
+    """A family whose answers are lines of facts: a first line that leads in, and words for
+    nothing."""
 
     lead: ClassVar[str] = ""
     nothing: ClassVar[str] = ""

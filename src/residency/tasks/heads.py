@@ -70,8 +70,8 @@ class Head:
         return len(ids)
 
     def inputs(self, trained: int) -> dict[str, Any]:
-        """What a model is told beside its tokens, so that outputs are computed of ``trained`` tokens
-        at most."""
+        """What a model is told beside its tokens, so that outputs are computed of ``trained``
+        tokens at most."""
         return {}
 
     def log_probabilities(self, logits: Any, ids: Any) -> Any:
@@ -154,7 +154,8 @@ class Classifier(Head):
         raise NotImplementedError
 
     def of_slots(self, scores: Scores, card: Card) -> Scores:
-        """The scores of each slot of a text [slots, tags]; raises ``ValueError`` where it has none."""
+        """The scores of each slot of a text [slots, tags]; raises ``ValueError`` where it has
+        none."""
         raise ValueError(f"card {card.name} is not about spans")
 
     def answer(

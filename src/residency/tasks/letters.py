@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 from unicodedata import normalize
 
@@ -82,31 +82,40 @@ def spoken(names: Names) -> Names:
 CHOOSE = {
     "en": r"(?:(?:the|my|so the|correct|right|final|best|only|single)\s+)*"
     r"(?:answers?|ans\.?|key|exception|choices?|options?|decision|verdict|conclusion|selection|response|letter|pick|guess|bet|vote|preference|"
-    r"(?:best|appropriate|correct|likely) (?:next |first |initial )?(?:step(?: in [a-z]{1,12})?|treatment|test|diagnosis|management))"
+    r"(?:best|appropriate|correct|likely) (?:next |first |initial )?(?:step(?: in [a-z]{1,12})?"
+    r"|treatment|test|diagnosis|management))"
     r"(?:\s+(?:here|to (?:this|the) question|therefore|thus|then))?\s*,?\s*"
     r"(?P<n1>is not|isn't|are not|cannot be|can't be|can not be|was not|would not be)?"
-    r"(?:\s*(?:also|still|is|are|'s|should be|must be|would be|will be|has to be|was|=|:|-+>|→|[-–—](?=\s)))*"
-    r"|(?P<n2>(?:do not|don't|not|never|cannot|can't|wouldn't|would not|won't|will not|didn't|did not)\s+)?"
-    r"(?:choose|choosing|chose|pick|select|go(?:ing)? (?:with|for)|opt for|mark|answer|settle on|left with|only|"
+    r"(?:\s*(?:also|still|is|are|'s|should be|must be|would be|will be|has to be|was|=|:|-+>|→"
+    r"|[-–—](?=\s)))*"
+    r"|(?P<n2>(?:do not|don't|not|never|cannot|can't|wouldn't|would not|won't|will not|didn't"
+    r"|did not)\s+)?"
+    r"(?:choose|choosing|chose|pick|select|go(?:ing)? (?:with|for)|opt for|mark|answer|settle on"
+    r"|left with|only|"
     r"selected|vote for|tick|circle|would say|corresponds? to|points? to|keep)(?:\s*:)?"
-    r"|(?:chang|switch|revis|mov)(?:e|es|ed|ing|ed my answer|ing my answer)(?: my answer| it)? from .{1,15}? to"
+    r"|(?:chang|switch|revis|mov)(?:e|es|ed|ing|ed my answer|ing my answer)(?: my answer"
+    r"| it)? from .{1,15}? to"
     r"|(?:therefore|thus|hence)\s*[,:]?\s*(?:it is|it's)?"
-    r"|(?:so|finally|in (?:conclusion|short|brief|summary|sum)|to sum up|bottom line|overall|consequently)\s*[,:]\s*(?:it is|it's)?"
+    r"|(?:so|finally|in (?:conclusion|short|brief|summary|sum)|to sum up|bottom line|overall"
+    r"|consequently)\s*[,:]\s*(?:it is|it's)?"
     r"|(?:one|option|choice|answer)s? (?:that|which) [a-z ]{1,24} (?:is|are)"
     r"|\bso\s+(?:it is|it's|choose|pick|take)?"
     r"|(?:it is|it's|it must be|it has to be|that is|that's|which is|leaves|leaving)"
     r"|(?:correct|right|true|chosen|selected)(?: (?:ones?|options?|answers?|statements?))?"
     r"(?:\s*(?:is|are|:))+"
     r"|\\boxed\{(?:\\text\{)?",
-    "vi": r"(?:(?:các|những)\s+)?(?:đáp án|đ/án|đ/a|chẩn đoán|câu trả lời|trả lời|lựa chọn|phương án|kết luận|kết quả|ý)"
-    r"(?:\s+(?:đúng(?: nhất)?|cuối cùng|chính xác(?: nhất)?|phù hợp(?: nhất)?|của (?:tôi|em|mình)|được chọn|"
+    "vi": r"(?:(?:các|những)\s+)?(?:đáp án|đ/án|đ/a|chẩn đoán|câu trả lời|trả lời|lựa chọn"
+    r"|phương án|kết luận|kết quả|ý)"
+    r"(?:\s+(?:đúng(?: nhất)?|cuối cùng|chính xác(?: nhất)?|phù hợp(?: nhất)?|của (?:tôi|em|mình)"
+    r"|được chọn|"
     r"cần chọn|ở đây|câu này|cho câu hỏi này|hợp lý(?: nhất)?|cần tìm|tốt nhất))*\s*"
     r"(?P<n3>không phải(?: là)?|không là|không thể là|chẳng phải)?"
     r"(?:\s*(?:cũng|vẫn|sẽ là|phải là|chính là|nên là|là|gồm|:|=|[-–—](?=\s)))*"
     r"|(?P<n4>(?:không|đừng|chưa|chẳng|không nên|không thể|không được)\s+)?(?:chọn|khoanh|chốt)"
     r"(?:\s+(?:là|đáp án|phương án|câu|ý|cả))*(?:\s*:)?"
     r"|(?:đổi|chuyển|sửa)(?: đáp án)?(?: từ .{1,12}?)? (?:sang|thành)"
-    r"|(?:(?:phải|chính|đó|đây) là|theo (?:tôi|em|mình|ý (?:kiến )?(?:của )?(?:tôi|em|mình))|(?:chắc chắn|rõ ràng|dứt khoát))(?:\s*,)?(?: thì)?(?: là)?"
+    r"|(?:(?:phải|chính|đó|đây) là|theo (?:tôi|em|mình|ý (?:kiến )?(?:của )?(?:tôi|em|mình))"
+    r"|(?:chắc chắn|rõ ràng|dứt khoát))(?:\s*,)?(?: thì)?(?: là)?"
     r"|(?:tôi|em|mình) (?:nghĩ|cho rằng|tin)(?: rằng)?(?: (?:là|đáp án|đúng))*|=>|⇒"
     r"|(?:đúng|chính xác)\s*:|(?:chỉ(?: có| còn| mình)?|còn(?: lại)?)\s"
     r"|(?:vậy|do đó|vì vậy|vì thế|tóm lại|cuối cùng|như vậy|suy ra|nên)\s*[,:]?\s*(?:là|thì)?",
@@ -123,50 +132,62 @@ CHOOSE = {
 
 RIGHT = (
     r"(?:(?:is|are|was|were|would be|seems|remains|looks)\s+(?:both |all |also |clearly |indeed |"
-    r"therefore |thus |the |an? |only |most |certainly |definitely |obviously )*(?:correct|right|true|best|"
-    r"answers?|option|one|choice|correct (?:answers?|choices?|options?|ones?)|appropriate|(?:sole|single) (?:correct )?(?:answer|option|one)|(?:most )?(?:accurate|fitting)(?: of (?:the )?\w+)?)\b"
+    r"therefore |thus |the |an? |only |most |certainly |definitely |obviously )*(?:correct|right"
+    r"|true|best|"
+    r"answers?|option|one|choice|correct (?:answers?|choices?|options?|ones?)|appropriate|(?:sole"
+    r"|single) (?:correct )?(?:answer|option|one)|(?:most )?(?:accurate"
+    r"|fitting)(?: of (?:the )?\w+)?)\b"
     r"|(?:seems|appears|looks)(?: to be)? (?:the )?(?:most|best|right|correct)\b|alone\b"
     r"|(?:is|are)\s+(?:my|our) (?:final |best )?(?:choice|answer|pick)s?\b"
     r"|là (?:lựa chọn|đáp án|câu trả lời)(?: cuối cùng)?(?: của)? (?:tôi|em|mình)"
     r"|(?:才是|就是|是)答案|是我的(?:最终|最后)?(?:选择|答案)"
     r"|(?:stands|fits?|holds|applies|remains?)\b"
     r"|(?:đều |là |thì |mới |cũng |hoàn toàn |chính |phương án |đáp án |lựa chọn |câu trả lời |ý )*"
-    r"(?:đúng|chính xác|(?:phù hợp|hợp lý)(?: nhất| hơn(?: cả| hết)?)|đúng hơn cả|đáp án(?!\s*(?:sai|không)))(?!\s*(?:hay|với))"
+    r"(?:đúng|chính xác|(?:phù hợp|hợp lý)(?: nhất| hơn(?: cả| hết)?)|đúng hơn cả"
+    r"|đáp án(?!\s*(?:sai|không)))(?!\s*(?:hay|với))"
     r"|(?:选项|项|答案|说法|、)?(?:的?(?:说法|描述|表述|叙述))?\s*(?:都|均|是|才是|为|最|也|完全|才|全部|全都|皆)*"
     r"(?:正确|对(?![照比于于应])|准确|合适|符合题意|正确答案|正确选项|符合|最好|最?佳(?:选项|答案)|合适的?(?:选项|答案)|优选项)"
     r"|\s*[:=-]?\s*(?:\([+]\)|[✓✔☑√✅]))"
 )
 WRONG = (
-    r"(?:(?:is|are|was|were|can be|should be|has been|have been|must be)\s+(?:both |all |also |clearly |"
-    r"the |an? |therefore |thus |obviously |definitely )*(?:not (?:the )?(?:correct|right|true|best|"
+    r"(?:(?:is|are|was|were|can be|should be|has been|have been|must be)\s+(?:both |all |also "
+    r"|clearly |"
+    r"the |an? |therefore |thus |obviously |definitely )*(?:not (?:the )?(?:correct|right|true"
+    r"|best|"
     r"appropriate|answer|an? )|"
     r"incorrect|wrong|false|eliminated|excluded|ruled out|out\b|rejected|discarded|inappropriate|"
     r"unlikely|contraindicated|implausible|impossible)"
     r"|(?:isn't|aren't|cannot|can't|does not|doesn't|do not|don't|fails?|won't)\b"
-    r"|(?:đều |là |thì |bị |cũng |hoàn toàn |rõ ràng )*(?:sai|không (?:đúng|phải|chính xác|phù hợp|hợp lý)|"
+    r"|(?:đều |là |thì |bị |cũng |hoàn toàn |rõ ràng )*(?:sai|không (?:đúng|phải|chính xác|phù hợp"
+    r"|hợp lý)|"
     r"loại|chưa đúng|chống chỉ định)"
     r"|(?:选项|项|答案|说法)?(?:的?(?:说法|描述|表述|叙述))?\s*(?:都|均|是|也|可|可以|应|被|为)*"
     r"(?:错误|错|不正确|不对|不准确|不符合|不合适|不是|不选|不能选|不考虑|排除|被排除|有误|不恰当|不成立)"
     r"|\s*[:=-]?\s*(?:\([-−]\)|[✗✘❌×☒❎✖✕]))"
 )
 OUT = (
-    r"(?:eliminat(?:e|ed|ing)|rul(?:e|ed|ing) out|exclud(?:e|ed|ing)|reject(?:ed|ing)?|discard(?:ed|ing)?|"
+    r"(?:eliminat(?:e|ed|ing)|rul(?:e|ed|ing) out|exclud(?:e|ed|ing)|reject(?:ed|ing)?"
+    r"|discard(?:ed|ing)?|"
     r"not|wrong|incorrect|except(?: for)?|instead of|rather than|other than|neither|nor|"
-    r"(?:đã |có thể |ta )?loại(?: trừ| bỏ| đi)?|không phải(?: là)?|chứ không phải(?: là)?|sai|ngoại trừ|trừ|thay vì|"
+    r"(?:đã |có thể |ta )?loại(?: trừ| bỏ| đi)?|không phải(?: là)?|chứ không phải(?: là)?|sai"
+    r"|ngoại trừ|trừ|thay vì|"
     r"排除(?:了|掉)?|不是|而非|而不是|除了?|错误(?:的)?(?:是|有|选项)?|不正确的(?:是|有)?|淘汰|去掉|剔除|错的(?:是|有)?)"
     r"(?:\s*(?:are|is|being|là|的?选项|的?是|为|:|=))*\s*(?:both |all |cả |the |các )?"
 )
 """What takes the options behind it out."""
 UNSURE_BEHIND = r"(?:\s*,\s*[\w\"]{1,12}){0,6}\s*(?:,\s*)?(?:or|/|hoặc|hay(?: là)?|或者?|还是)\s*"
 FILL = (
-    r"[\s\"'“”‘’「『(\[【{<*_`:]{0,6}(?i:(?:definitely |certainly |clearly |probably |either |both |all |only |cả |đều |the |"
-    r"hai |still |most likely |option|options|choice|choices|letter|letters|answer|statement|statements|"
+    r"[\s\"'“”‘’「『(\[【{<*_`:]{0,6}(?i:(?:definitely |certainly |clearly |probably |either "
+    r"|both |all |only |cả |đều |the |"
+    r"hai |still |most likely |option|options|choice|choices|letter|letters|answer|statement"
+    r"|statements|"
     r"phương án|đáp án|lựa chọn|câu|ý|chữ|"
     r"选项|项|字母|答案)[\s:]{0,3}){0,4}[\s\"'“”‘’「『(\[【{<*_`]{0,6}"
 )
 NOT_LETTERS = re.compile(
     r"(?:vitamin|hepatitis|type|group|grade|stage|class|pugh|influenza|blood|factor|protein|immunoglobulin|"
-    r"hemophilia|haemophilia|strep|streptococcus|plan|viêm gan|nhóm|nhóm máu|loại|týp|típ|cúm|giai đoạn|"
+    r"hemophilia|haemophilia|strep|streptococcus|plan|viêm gan|nhóm|nhóm máu|loại|týp|típ|cúm"
+    r"|giai đoạn|"
     r"độ|khoa|ib|lớp|thể|维生素|型|级|期|组|流感|肝炎|血型|甲|因子|链球菌)[\s-]*$",
     re.IGNORECASE,
 )
@@ -174,22 +195,28 @@ NOT_BEHIND = r"(?!\s*(?:型|超|族|肝|淋巴|细胞|链|组血|级|期|溶血|
 
 
 NONE_RIGHT = re.compile(
-    r"\bnone of (?:the )?(?:options|statements|answers|choices|them|these)[^.;]*\b(?:correct|right|true|fits?)\b|"
+    r"\bnone of (?:the )?(?:options|statements|answers|choices|them|these)[^.;]*\b(?:correct|right"
+    r"|true|fits?)\b|"
     r"\bno (?:option|answer|statement|choice)s? (?:is|are) (?:correct|right|true)|"
-    r"không có (?:ý|phương án|đáp án|câu|nhận định|lựa chọn)(?: trả lời)? nào (?:là )?đúng|không (?:ý|câu|phương án|đáp án) nào đúng|"
+    r"không có (?:ý|phương án|đáp án|câu|nhận định|lựa chọn)(?: trả lời)? nào (?:là )?đúng"
+    r"|không (?:ý|câu|phương án|đáp án) nào đúng|"
     r"没有(?:任何|一个|一项)*(?:选项|答案|说法)?(?:是)?正确|无正确(?:选项|答案)|(?:选项|[五四三]项|以上)[^,。]{0,4}(?:都|均|全)不(?:正确|对|是)",
     re.IGNORECASE,
 )
 ALL_BUT = (
-    r"\b(?:all|every(?:thing|one)?)\b(?! but)[^.;,]{0,30}?\b(?:are|is) (?P<a>wrong|incorrect|false|right|correct|true),? "
-    r"(?:except|but|save)(?: for)?\s*GOT|\b(?:all|everything|every (?:option|one))\b[^.;,]{0,20}?\b(?:except|save)(?: for)?"
+    r"\b(?:all|every(?:thing|one)?)\b(?! but)[^.;,]{0,30}?\b(?:are|is) (?P<a>wrong|incorrect|false"
+    r"|right|correct|true),? "
+    r"(?:except|but|save)(?: for)?\s*GOT|\b(?:all|everything|every (?:option"
+    r"|one))\b[^.;,]{0,20}?\b(?:except|save)(?: for)?"
     r"\s*GOT,? (?:are|is) (?P<b>wrong|incorrect|false|right|correct|true)\b|"
-    r"(?:tất cả|mọi|các)[^.;,]{0,30}? (?P<c>đúng|sai),? (?:ngoại )?trừ (?:câu |ý |đáp án |phương án )?GOT|"
+    r"(?:tất cả|mọi|các)[^.;,]{0,30}? (?P<c>đúng|sai),? (?:ngoại )?trừ (?:câu |ý |đáp án "
+    r"|phương án )?GOT|"
     r"除了?GOT[项以之]?外[,，]?(?:其余|其他|其它|全部|全|的|选项|都|均|皆|是)+(?P<d>正确|对|错误?|不正确|不对)"
 )
 """What judges all options but the one that it names."""
 FINAL = re.compile(
-    r"(?:correct|right) (?:answer|option|choice)|đáp án (?:đúng|chính xác)|正确(?:答案|选项)|final|cuối cùng|最终|最后|conclusion|kết luận|结论|therefore|综上",
+    r"(?:correct|right) (?:answer|option|choice)|đáp án (?:đúng|chính xác)|正确(?:答案|选项)|final"
+    r"|cuối cùng|最终|最后|conclusion|kết luận|结论|therefore|综上",
     re.IGNORECASE,
 )
 NOUN_ONLY = re.compile(
@@ -208,7 +235,8 @@ SPEAKER = re.compile(r"\s*[:,]\s*(?:I|The|Sorry|As|Yes|No|You|This|We|It)\b")
 
 SMALL = (
     r"(?:answer|ans\.?|option|choice|đáp án|phương án|câu trả lời|lựa chọn|答案|选项)"
-    r"(?: (?:đúng(?: nhất)?|chính xác|cuối cùng|phù hợp(?: nhất)?))*(?:\s*(?:is|là|为|是|:))*\s*\(?(?P<got>BODY)"
+    r"(?: (?:đúng(?: nhất)?|chính xác|cuối cùng|phù hợp(?: nhất)?))*(?:\s*(?:is|là|为|是"
+    r"|:))*\s*\(?(?P<got>BODY)"
     r"(?=\s*(?:[.),;:。!]|\n|\Z))"
 )
 """Where a letter that is written small is chosen."""
@@ -234,7 +262,10 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
         wrapped = rf"[\"'“”‘’(\[【「{{]{{0,3}}(?:{body})[\"'“”‘’)\]】」}}]{{0,3}}"
         one = rf"(?<![{latin}'’\-])(?:{wrapped})(?![{latin}])(?!['’][a-z]|-[a-zA-Z])"
         glued = rf"(?<![{latin}\-])(?:{body}){{2,}}(?![{latin}])(?!-[a-zA-Z])"
-        link = r"\s*(?:,\s*(?:and|và)|[,、/+&]|and|và|với|cùng(?: với)?|lẫn|和|及|与|以及|以?及)\s*(?:option |options |phương án |câu |选项)?"
+        link = (
+            r"\s*(?:,\s*(?:and|và)|[,、/+&]|and|và|với|cùng(?: với)?|lẫn|和|及|与|以及"
+            r"|以?及)\s*(?:option |options |phương án |câu |选项)?"
+        )
         apart = rf"(?<![{latin}\-])(?:{body})(?: (?:{body})(?![{latin}])){{1,}}(?!-[a-zA-Z]| [a-z])"
         group = rf"(?>{glued}|{apart}|{one}(?:选?项)?(?:{link}{one}(?:选?项)?)*)"
     else:
@@ -245,25 +276,22 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
         else r"\s*\w"
     )
     choose = "|".join(CHOOSE[lang] for lang in languages)
-    flags = re.IGNORECASE if not lone else 0
+    made = partial(re.compile, flags=0 if lone else re.IGNORECASE)
     blank = chr(92) + "s"
     more = rf"(?P<more>{UNSURE_BEHIND}{FILL}(?:{group}))?"
-
-    def made(pattern: str) -> re.Pattern[str]:
-        return re.compile(pattern, flags)
-
     return {
         "choose": made(
-            rf"(?i:(?<![a-z])(?:{choose})){FILL}{'' if lone else '(?:an? )?'}(?P<got>{group}){NOT_BEHIND}{more}"
+            rf"(?i:(?<![a-z])(?:{choose})){FILL}{'' if lone else '(?:an? )?'}(?P<got>{group}){NOT_BEHIND}{more}"  # noqa: E501
         ),
         "judge": made(
             rf"(?P<got>{group})[\s\"')\]】]{{0,4}}(?:选项|[两三四五六]?项|全部|全都|均|都|皆|both|all|đều|cả){{0,3}}\s{{0,3}}(?i:(?P<wrong>{WRONG})|{RIGHT})"
         ),
         "out": made(
-            rf"(?i:(?<![a-z])(?:{OUT.replace(blank, ' ')})){FILL.replace(blank, ' ')}(?P<got>{group}){NOT_BEHIND}"
+            rf"(?i:(?<![a-z])(?:{OUT.replace(blank, ' ')})){FILL.replace(blank, ' ')}(?P<got>{group}){NOT_BEHIND}"  # noqa: E501
         ),
         "turn": made(
-            rf"(?i:(?<![a-z])(?<!everything )(?<!all )(?<!any )(?:but(?: rather)?(?: it is| it's)?|mà(?: là)?|而是|而应?选)){FILL}"
+            r"(?i:(?<![a-z])(?<!everything )(?<!all )(?<!any )(?:but(?: rather)?(?: it is| it's)?"
+            rf"|mà(?: là)?|而是|而应?选)){FILL}"
             rf"(?P<got>{group})\s*(?:[.,;。!]|$)"
         ),
         "item": made(rf"(?m)(?:^|[.;。,]\s*)[\s(]*(?P<got>{body})[.):、]\s*\S"),
@@ -281,7 +309,7 @@ def _patterns(labels: tuple[str, ...], languages: tuple[str, ...]) -> dict[str, 
         "small": re.compile(SMALL.replace("BODY", body), re.IGNORECASE),
         "last": made(rf"(?:[.;!。→⇒>]\s*|:\s+)(?P<got>{group})\s*[.!。]?\s*\Z"),
         "tail": made(rf"(?i:\b(?:là|is|are)|是|为|:)\s*[\"'“]?(?P<got>{group})[\"'”]?\s*[.!。]*\Z"),
-        "one": re.compile(body, flags),
+        "one": made(body),
     }
 
 
@@ -331,7 +359,8 @@ def picked(
 
 
 def _all_but(text: str, labels: Sequence[str]) -> tuple[str, ...] | None:
-    """The options that hold where all are judged but one, in a sentence that is the whole answer."""
+    """The options that hold where all are judged but one, in a sentence that is the whole
+    answer."""
     body = "|".join(sorted(map(re.escape, labels), key=len, reverse=True))
     groups = iter("efgh")
     pattern = re.sub("GOT", lambda _: rf"\(?(?P<{next(groups)}>{body})\)?(?![A-Za-z0-9])", ALL_BUT)

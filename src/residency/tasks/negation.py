@@ -472,7 +472,8 @@ class _Reader:
         self.group.append(made)
 
     def _within(self, place: int) -> tuple[str, bool]:
-        """What the scope of a word that denies makes of a label, and whether only across a comma."""
+        """What the scope of a word that denies makes of a label, and whether only across a
+        comma."""
         before = [one.kind for one in self.row[:place]]
         since = next(
             (n for n, kind in enumerate(reversed(before)) if kind in ("comma", "and", NO, "label")),
@@ -589,8 +590,8 @@ class _Reader:
         return bool(re.search(r"\w", self.text[self.row[place].end : end]))
 
     def _behind(self, kind: str, labelled: str) -> None:
-        """A word speaks of labels before it: of the one with the colon, else of those since the last
-        comma, and of the whole list where that is joined."""
+        """A word speaks of labels before it: of the one with the colon, else of those since the
+        last comma, and of the whole list where that is joined."""
         last = self.group[-1]
         if labelled in ("label", "dash"):
             targets = [last]

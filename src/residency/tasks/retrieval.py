@@ -108,7 +108,8 @@ class Mapped(Value, frozen=True):
     top: dict[int, float]
     """k -> share whose code is among the first k candidates."""
     three: float
-    """Share whose first candidate has the right category, the first three characters of the code."""
+    """Share whose first candidate has the right category, the first three characters of the
+    code."""
     four: float
     """Share whose first candidate has the right subcategory, four characters."""
     unmappable: float

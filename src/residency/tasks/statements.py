@@ -157,7 +157,8 @@ def _json(
 
 
 def _only(value: Mapping[object, object], names: Names) -> str | None:
-    """The one label that stands alone behind a key, or the one with the highest of several chances."""
+    """The one label that stands alone behind a key, or the one with the highest of several
+    chances."""
     found = {
         names.of(one) for key, one in value.items() if not DENIED.fullmatch(fold(str(key)))
     } - {None}
@@ -217,7 +218,8 @@ def _listed(
 ANSWERS = re.compile(
     r"answers?|labels?|findings?|result|diagnos[ie]s|class|classification|prediction|present|"
     r"positive|choices?|options?|selected|category|đáp án|câu trả lời|nhãn|kết quả|chẩn đoán|"
-    r"decision|verdict|trả lời|dap an|tra loi|nhan|ket qua|phân loại|phan loai|ý định|回答|意图|类别|分级|yes|true|có|dương tính|đúng|有|存在|阳性|正确|"
+    r"decision|verdict|trả lời|dap an|tra loi|nhan|ket qua|phân loại|phan loai|ý định|回答|意图"
+    r"|类别|分级|yes|true|có|dương tính|đúng|有|存在|阳性|正确|"
     r"答案|标签|结果|诊断|分类|选项|correct|final[_ ]answer|output|categories|conclusion"
 )
 DENIED = re.compile(

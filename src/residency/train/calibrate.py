@@ -1,5 +1,5 @@
-"""How sure a model says it is, made as large as how often it is right on rows that it has not learned
-from; and the confidence below which it abstains."""
+"""How sure a model says it is, made as large as how often it is right on rows that it has not
+learned from; and the confidence below which it abstains."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SAMPLES = 1000
 def calibrate(
     job: TrainingJob, found: Iterable[Claim], rows: int, held_out: bool, written: bool = False
 ) -> Calibration | None:
-    """The calibration of a stage's model, from what it says of ``rows`` rows that it has not learned
-    from; ``None`` where that is too little, or chances are left as they are. ``written``: they are whole answers in
-    words, of which at least ``FEWEST_EACH`` must be right and wrong word by word: of long ones that
-    are right in other words nothing can be said."""
+    """The calibration of a stage's model, from what it says of ``rows`` rows that it has not
+    learned from; ``None`` where that is too little, or chances are left as they are. ``written``:
+    they are whole answers in words, of which at least ``FEWEST_EACH`` must be right and wrong word
+    by word: of long ones that are right in other words nothing can be said."""
     claims = list(found)
     if not job.calibrates or len(claims) < FEWEST:
         return None

@@ -31,8 +31,8 @@ PREFIX_RATE = 1e-2
 
 
 class KindRates(NamedTuple):
-    """What goes by the kind of model: rates of models below TINY, and how weights of larger ones are
-    trained in place."""
+    """What goes by the kind of model: rates of models below TINY, and how weights of larger ones
+    are trained in place."""
 
     prefix: float
     adapter: float
@@ -160,9 +160,9 @@ def _batch(stage: Stage, parameters: int, processes: int) -> tuple[int, int]:
 
 
 def _epochs(rows: int, passes: int) -> float:
-    """Enough steps for few rows, not too many for many: ``passes`` over 500, at least 3, at most 20;
-    a model of a few million parameters knows less to begin with and needs a third more, and so do
-    all layers of a larger one."""
+    """Enough steps for few rows, not too many for many: ``passes`` over 500, at least 3, at most
+    20; a model of a few million parameters knows less to begin with and needs a third more, and so
+    do all layers of a larger one."""
     return float(min(20, max(3, round(passes * math.sqrt(500 / max(rows, 1))))))
 
 

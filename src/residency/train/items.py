@@ -91,9 +91,9 @@ def unknown_share(tokens: Sequence[TokenisedText], tokeniser: Tokeniser) -> floa
     unknown = sum(one.ids.count(tokeniser.unknown_id) for one in tokens)
     if unknown > max(MOST_UNKNOWN * total, FEW_UNKNOWN):
         raise UserError(
-            f"base: its tokenizer does not know {unknown / total:.0%} of the tokens of the training "
-            f"part (at most {MOST_UNKNOWN:.0%} may be unknown); it was made for other languages or "
-            "characters: choose another base."
+            f"base: its tokenizer does not know {unknown / total:.0%} of the tokens of the "
+            f"training part (at most {MOST_UNKNOWN:.0%} may be unknown); it was made for other "
+            "languages or characters: choose another base."
         )
     return unknown / total if total else 0.0
 
@@ -101,8 +101,8 @@ def unknown_share(tokens: Sequence[TokenisedText], tokeniser: Tokeniser) -> floa
 def limits(proof: MaskProof) -> list[str]:
     """What the tokenizer keeps a model from."""
     capped = (
-        f"the gold itself reaches strict F1 {proof.ceiling:.4f} once it has become tags and back; no "
-        "model can exceed that with this tokenizer"
+        f"the gold itself reaches strict F1 {proof.ceiling:.4f} once it has become tags and back; "
+        "no model can exceed that with this tokenizer"
     )
     unknown = f"{proof.unknown:.2%} of the tokens are unknown to the base's tokenizer"
     return [*([capped] if proof.ceiling < 1 else []), *([unknown] if proof.unknown else [])]

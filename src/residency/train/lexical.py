@@ -1,4 +1,5 @@
-"""One training stage without a base: a CRF over lexical features, in seconds, the same each time."""
+"""One training stage without a base: a CRF over lexical features, in seconds, the same each
+time."""
 
 from __future__ import annotations
 
@@ -71,8 +72,8 @@ def train(job: TrainingJob) -> tuple[StageResult, Items]:
     """Train a stage and save its artefact to ``job.out``.
 
     The stop part only tells how good it is there, and calibrates chances: there is nothing to stop.
-    Without one, chances are calibrated on rows that a training before goes without. Raises ``UserError``
-    for rows that cannot be trained on.
+    Without one, chances are calibrated on rows that a training before goes without. Raises
+    ``UserError`` for rows that cannot be trained on.
     """
     method = job.stage.tuning
     assert isinstance(method, Crf)
@@ -139,8 +140,8 @@ def _settings(method: Crf, found: Calibration | None) -> dict[str, str]:
 
 
 def _calibrated(job: TrainingJob, method: Crf) -> Calibration | None:
-    """The calibration on training rows that a CRF of the others has not seen; ``None`` where there is
-    a stop part for it, or too few rows."""
+    """The calibration on training rows that a CRF of the others has not seen; ``None`` where there
+    is a stop part for it, or too few rows."""
     own, held = words_beside.hold_out(job)
     if own is job:
         return None

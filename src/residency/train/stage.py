@@ -57,8 +57,8 @@ class Stage(Part):
     )
     """Encoders that mark spans: a CRF over words, shapes and a dictionary of the training part is
     fitted beside the encoder, and the probabilities of both are multiplied. How much it counts is
-    chosen on the stop part; where there is none, on 15 % of the training rows, in a training without
-    them that comes first. ``off``: the encoder answers alone."""
+    chosen on the stop part; where there is none, on 15 % of the training rows, in a training
+    without them that comes first. ``off``: the encoder answers alone."""
     calibrate: Annotated[Literal["auto", "off"], ON_OFF] = Field(
         default="auto", exclude_if=lambda chosen: chosen == "auto"
     )
@@ -68,8 +68,8 @@ class Stage(Part):
     encoder that chooses labels one for this alone; other models where ``abstain_error`` asks for
     it. No answer changes. ``off``: chances stay as the model gives them."""
     abstain_error: Share | None = Field(default=None, exclude_if=lambda most: most is None)
-    """Most of the answers given (spans, labels) that may be wrong: the confidence from which on that
-    held on the same rows is kept with the model, which abstains below it in ``/diagnose``; the
+    """Most of the answers given (spans, labels) that may be wrong: the confidence from which on
+    that held on the same rows is kept with the model, which abstains below it in ``/diagnose``; the
     report says what it keeps and what is wrong of that on the test part. No threshold where not
     given."""
     epochs: Annotated[float, Field(le=10_000)] | Auto = "auto"

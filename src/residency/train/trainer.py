@@ -151,8 +151,8 @@ def read_held_out(work: Path) -> HeldOut | None:
 def learn_held_out(
     job: TrainingJob, predictor: Any, held: Sequence[Example], before: StageResult | None = None
 ) -> HeldOut:
-    """What such rows teach: the weight of the CRF, then how sure both together are. ``before``: what
-    the training was, where it was for this alone."""
+    """What such rows teach: the weight of the CRF, then how sure both together are. ``before``:
+    what the training was, where it was for this alone."""
     chosen = words_beside.choose(job, predictor, held, before) if job.lexical else None
     if not held or not job.calibrates:
         return HeldOut(chosen=chosen)
@@ -380,7 +380,8 @@ def last_checkpoint(work: Path) -> Path | None:
 
 
 def aged(job: TrainingJob) -> bool:
-    """Whether the state that a stage goes on from was written by a version that trained otherwise."""
+    """Whether the state that a stage goes on from was written by a version that trained
+    otherwise."""
     newest = last_checkpoint(job.work)
     return newest is not None and "schema" not in read_json(newest / MARKER, dict[str, int])
 

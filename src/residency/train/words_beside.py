@@ -90,11 +90,11 @@ def trainings(stage: Stage, base: Base, head: Head, rows: int, dev: int) -> floa
 def choose(
     job: TrainingJob, encoder: Any, held: Sequence[Example], before: StageResult | None = None
 ) -> BlendWeight:
-    """The weight with the best metric on rows that neither model has learned from, the middle one of
-    several; the metric of a weight is the mean with its neighbours', since few rows make it jump,
-    less ``EXTREME``. ``encoder``: the trained predictor; ``job``: without these rows; ``before``:
-    what its training was, where it was for this alone. The CRF stays in the stage's folder of
-    checkpoints: where the rows are the stop part, ``save`` takes it."""
+    """The weight with the best metric on rows that neither model has learned from, the middle one
+    of several; the metric of a weight is the mean with its neighbours', since few rows make it
+    jump, less ``EXTREME``. ``encoder``: the trained predictor; ``job``: without these rows;
+    ``before``: what its training was, where it was for this alone. The CRF stays in the stage's
+    folder of checkpoints: where the rows are the stop part, ``save`` takes it."""
     if not held:
         return BlendWeight(weight=0.5)
     folder = job.work / WORDS
@@ -139,8 +139,8 @@ def beside(job: TrainingJob, encoder: Any, chosen: BlendWeight) -> EncoderPredic
 
 
 def save(job: TrainingJob, chosen: BlendWeight) -> None:
-    """Put the CRF of all rows of ``job`` into the artefact that stands at ``job.out``; nothing where
-    it has no weight. It is fitted here, unless ``choose`` has fitted it to the same rows."""
+    """Put the CRF of all rows of ``job`` into the artefact that stands at ``job.out``; nothing
+    where it has no weight. It is fitted here, unless ``choose`` has fitted it to the same rows."""
     if not chosen.weight:
         return
     if chosen.rows and job.dev:  # chosen on the stop part, by a CRF of all training rows

@@ -1,5 +1,5 @@
-"""``residency backup`` and ``residency restore``: folders of a project, of a zone and of a server as
-one sealed archive, taken while the server runs, and back.
+"""``residency backup`` and ``residency restore``: folders of a project, of a zone and of a server
+as one sealed archive, taken while the server runs, and back.
 
 The archive is a tar stream sealed under the zone's key (``core/sealed.py``), so that vault, notes
 and the names of files are as safe in it as in the zone; its last member says what it holds, by
@@ -84,8 +84,8 @@ def backup(sources: Sequence[Path], out: Path, key: bytes) -> Backup:
     """Write ``out``, an archive of folders and files, each under its own name, whole or not at all.
 
     Runs that are being worked on are left out, and said. Raises ``UserError`` for a source that is
-    not there, two of one name, a target that exists or lies in a source, a zone that a command works
-    on, and a link that leads outside.
+    not there, two of one name, a target that exists or lies in a source, a zone that a command
+    works on, and a link that leads outside.
     """
     places = _places(sources)
     target = out.resolve()

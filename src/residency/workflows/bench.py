@@ -387,8 +387,8 @@ def page(speed: Speed) -> Page:
     return Page(
         title=f"{speed.model}: speed",
         eyebrow=f"Speed of a model, {speed.created}",
-        lead=f"At batch {ours.batch} it {timed.verb} 100 tokens in {ours.ms_per_100:.1f} ms (median of "
-        f"{speed.times}, after {WARM} to warm up); plain transformers with the same "
+        lead=f"At batch {ours.batch} it {timed.verb} 100 tokens in {ours.ms_per_100:.1f} ms "
+        f"(median of {speed.times}, after {WARM} to warm up); plain transformers with the same "
         f"weights in {plain.ms_per_100:.1f} ms.",
         facts=(
             ("Base model", speed.base),

@@ -1,5 +1,5 @@
-"""``residency bundle verify``: whether a folder that came without a network is the one that was made
-(``scripts/bundle.py``)."""
+"""``residency bundle verify``: whether a folder that came without a network is the one that was
+made (``scripts/bundle.py``)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ INSTALLED = ("wheels", "bases")
 
 
 def verify(folder: Path) -> tuple[int, str]:
-    """How many files a bundle has, and the SHA-256 of its list, to compare with the one that came by
-    another way.
+    """How many files a bundle has, and the SHA-256 of its list, to compare with the one that came
+    by another way.
 
     Raises ``UserError`` for a folder that is no bundle, ``GateRefused`` where a file is missing,
     was changed, or lies beside those that were bundled.

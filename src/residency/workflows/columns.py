@@ -22,30 +22,30 @@ from residency.locale.tokenise import HAN, detect
 
 NONE = "none"
 """The answer that there is no such column."""
-TEXT = """text content note notes note_text body report narrative document sentence sentences abstract
-    full_text noi_dung van_ban ghi_chu benh_an mo_ta dien_bien noidung vanban 文本 内容 正文 病历 句子 原文
-    病历内容 病历文本"""
+TEXT = """text content note notes note_text body report narrative document sentence sentences
+    abstract full_text noi_dung van_ban ghi_chu benh_an mo_ta dien_bien noidung vanban 文本 内容
+    正文 病历 句子 原文 病历内容 病历文本"""
 LABELS = """label labels class classes category categories target tag tags y nhan phan_loai loai lop
-    department khoa chuyen_khoa diagnosis chan_doan icd icd10 icd_10 icd_code ma_icd code codes outcome
-    标签 类别 分类 科室 诊断 疾病"""
+    department khoa chuyen_khoa diagnosis chan_doan icd icd10 icd_10 icd_code ma_icd code codes
+    outcome 标签 类别 分类 科室 诊断 疾病"""
 FIRST = """label labels class classes category target y nhan phan_loai 标签 类别 分类"""
-PATIENT = """patient patient_id patientid pat_id patid patient_no patient_number patient_code subject
-    subject_id person person_id pid mrn medical_record_number group group_id ma_bn mabn ma_benh_nhan
-    benh_nhan benhnhan so_benh_an ma_ba patient_pseudonym pseudonym 患者 患者编号 患者id 病人 病人id 病人编号
-    病案号 住院号 就诊号"""
+PATIENT = """patient patient_id patientid pat_id patid patient_no patient_number patient_code
+    subject subject_id person person_id pid mrn medical_record_number group group_id ma_bn mabn
+    ma_benh_nhan benh_nhan benhnhan so_benh_an ma_ba patient_pseudonym pseudonym 患者 患者编号
+    患者id 病人 病人id 病人编号 病案号 住院号 就诊号"""
 DOCUMENT = (
     "doc doc_id docid document_id pmid source_id article_id report_id file file_name filename 文档"
 )
 ID = """id note_id noteid row_id rowid record_id uid uuid key ma so_phieu ma_phieu note_no 编号 序号
     记录号 报告编号 sample_id"""
-NUMBERS = """age tuoi 年龄 length_of_stay los score bmi weight height so_ngay_dieu_tri can_nang chieu_cao
-    体重 身高 住院天数"""
+NUMBERS = """age tuoi 年龄 length_of_stay los score bmi weight height so_ngay_dieu_tri can_nang
+    chieu_cao 体重 身高 住院天数"""
 """Columns of measures, which repeat as numbers of patients do."""
 DATE = re.compile(
     r"(?:\d{4}[-/.年]\d{1,2}[-/.月]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{4})(?:\D.*)?", re.S
 )
-QUESTION = """question query ask prompt instruction input user cau_hoi hoi 问题 提问 问 question_text
-    patient_question"""
+QUESTION = """question query ask prompt instruction input user cau_hoi hoi 问题 提问 问
+    question_text patient_question"""
 ANSWER = """answer response output reply completion assistant long_answer tra_loi cau_tra_loi dap_an
     回答 答案 答 回复 answer_text doctor_answer"""
 LANGUAGE = "lang language ngon_ngu 语言"
@@ -99,8 +99,8 @@ class Answers:
         return value
 
     def asked(self, key: str, words: str, choices: Sequence[str] = ()) -> str:
-        """The answer to a question; raises ``UserError`` that holds the question and the option that
-        answers it where nobody is there to ask."""
+        """The answer to a question; raises ``UserError`` that holds the question and the option
+        that answers it where nobody is there to ask."""
         if value := self.said(key, choices):
             return value
         question = Question(key=key, words=words, choices=tuple(choices))

@@ -258,10 +258,10 @@ def _seen(contest: Contest, one: TaskOnData) -> Iterator[str]:
         trained, stopped = (len(asked & parts[part]) for part in ("train", "dev"))
         if trained or stopped:
             yield (
-                f"{name} was trained on {trained:,} of the {len(asked):,} notes that the systems are "
-                f"compared on, and {stopped:,} more told it when to stop: its score is too high, and "
-                "no difference to it is evidence. Compare runs of one split (residency split), or "
-                "on notes that none of them saw."
+                f"{name} was trained on {trained:,} of the {len(asked):,} notes that the systems "
+                f"are compared on, and {stopped:,} more told it when to stop: its score is too "
+                "high, and no difference to it is evidence. Compare runs of one split (residency "
+                "split), or on notes that none of them saw."
             )
 
 

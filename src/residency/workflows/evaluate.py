@@ -143,8 +143,9 @@ def read_evaluation(
     task = next(named, recipe.tasks[0])
     if strange := sorted(recipe.data.keys() - own - {task.data}):
         raise UserError(
-            f"data.{strange[0]}: nothing is asked of it; the task {task.title} asks data.{task.data}: "
-            f"write data.{task.data}=..., or name it with tasks[0].data={strange[0]}."
+            f"data.{strange[0]}: nothing is asked of it; the task {task.title} asks "
+            f"data.{task.data}: write data.{task.data}=..., or name it with "
+            f"tasks[0].data={strange[0]}."
         )
     inputs = read_inputs(recipe, runs or folder / "evaluations")
     return Evaluation(

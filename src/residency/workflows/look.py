@@ -595,7 +595,8 @@ def _json_settings(format: str, files: Sequence[_File], answers: Answers) -> lis
     ids = columns.get("id")
     if not roles["id"] and ids and ids.distinct < len(ids.keys):
         raise UserError(
-            f"{where}: id stands twice; give each note an id of its own, or call that field patient."
+            f"{where}: id stands twice; give each note an id of its own, or call that field "
+            "patient."
         )
     settings = []
     if fields:
@@ -608,7 +609,8 @@ def _json_settings(format: str, files: Sequence[_File], answers: Answers) -> lis
 def _ends(
     entities: guess.Column, text: guess.Column, answers: Answers, where: str
 ) -> list[Setting]:
-    """How ends count, asked where the texts cannot prove it: no quote, and no words with borders."""
+    """How ends count, asked where the texts cannot prove it: no quote, and no words with
+    borders."""
     said = answers.said("ends", ("exclusive", "inclusive"))
     spans = [one for value in entities.values for one in guess.listed(value)][:200]
     keys = ("text", *ALIASES["quote"])

@@ -1,5 +1,6 @@
-"""Files as a source of identified notes: which columns are what, whom they identify, and the section
-``extract`` of a recipe that takes them. Only names of columns and counts are told, never a value."""
+"""Files as a source of identified notes: which columns are what, whom they identify, and the
+section ``extract`` of a recipe that takes them. Only names of columns and counts are told, never a
+value."""
 
 from __future__ import annotations
 
@@ -22,25 +23,30 @@ MESSAGES = ("hl7", "ccda", "claims", "fhir")
 """Kinds of sources whose files say themselves what is what."""
 LANGUAGES = ("vi", "zh", "en")
 NAMES: dict[Kind, str] = {
-    "name": """name patient_name full_name fullname first_name last_name given_name family_name surname middle_name
-    ten ho_ten hoten ho_va_ten ten_benh_nhan ten_bn hoten_bn ho_ten_bn ho_ten_benh_nhan 姓名 患者姓名 病人姓名 名字""",
-    "relative": """relative relative_name next_of_kin guardian guardian_name mother_name father_name contact_name
-    nguoi_nha nguoi_than ten_nguoi_nha nguoi_giam_ho ho_ten_cha ho_ten_me 联系人 联系人姓名 家属 家属姓名 监护人""",
-    "clinician": """doctor doctor_name physician clinician provider provider_name author attending nurse bac_si
-    bacsi ten_bac_si bs_dieu_tri bac_si_dieu_tri nguoi_ghi 医生 医师 主治医师 主管医师 经治医师 医生姓名 护士""",
-    "record": """mrn medical_record_number record_number record_no chart_no so_benh_an ma_ba so_ho_so ma_bn
-    ma_benh_nhan 病案号 病历号""",
-    "admission": """admission_id hadm_id encounter_id encounter visit_id stay_id ma_lk ma_dieu_tri so_nhap_vien
-    so_vao_vien 住院号 门诊号 就诊号 急诊号""",
-    "national_id": """national_id ssn social_security_number cccd cmnd so_cccd so_cmnd can_cuoc so_can_cuoc
-    identity_card id_card passport 身份证 身份证号 身份证号码 证件号 证件号码""",
-    "insurance": """insurance insurance_number insurance_no insurance_id bhyt ma_bhyt so_bhyt so_the_bhyt
-    ma_the_bhyt ma_the 医保号 医保卡号 社保号 社保卡号""",
-    "phone": """phone phone_number telephone tel mobile mobile_phone cell sdt so_dien_thoai dien_thoai dtdd 电话
-    手机 手机号 联系电话 电话号码 手机号码""",
+    "name": """name patient_name full_name fullname first_name last_name given_name family_name
+        surname middle_name ten ho_ten hoten ho_va_ten ten_benh_nhan ten_bn hoten_bn ho_ten_bn
+        ho_ten_benh_nhan 姓名 患者姓名 病人姓名 名字""",
+    "relative": """relative relative_name next_of_kin guardian guardian_name mother_name father_name
+        contact_name nguoi_nha nguoi_than ten_nguoi_nha nguoi_giam_ho ho_ten_cha ho_ten_me 联系人
+        联系人姓名 家属 家属姓名 监护人""",
+    "clinician": """doctor doctor_name physician clinician provider provider_name author attending
+        nurse bac_si bacsi ten_bac_si bs_dieu_tri bac_si_dieu_tri nguoi_ghi 医生 医师 主治医师
+        主管医师 经治医师 医生姓名 护士""",
+    "record": """mrn medical_record_number record_number record_no chart_no so_benh_an ma_ba
+        so_ho_so ma_bn ma_benh_nhan 病案号 病历号""",
+    "admission": """admission_id hadm_id encounter_id encounter visit_id stay_id ma_lk ma_dieu_tri
+        so_nhap_vien so_vao_vien 住院号 门诊号 就诊号 急诊号""",
+    "national_id": """national_id ssn social_security_number cccd cmnd so_cccd so_cmnd can_cuoc
+        so_can_cuoc identity_card id_card passport 身份证 身份证号 身份证号码 证件号 证件号码""",
+    "insurance": """insurance insurance_number insurance_no insurance_id bhyt ma_bhyt so_bhyt
+        so_the_bhyt ma_the_bhyt ma_the 医保号 医保卡号 社保号 社保卡号""",
+    "phone": """phone phone_number telephone tel mobile mobile_phone cell sdt so_dien_thoai
+        dien_thoai dtdd 电话 手机 手机号 联系电话 电话号码 手机号码""",
     "email": "email e_mail email_address mail thu_dien_tu 邮箱 电子邮件 电子邮箱",
-    "address": "address addr street home_address dia_chi noi_o cho_o 地址 住址 家庭住址 现住址 家庭地址",
-    "birth_date": "birth_date birthdate birthday dob date_of_birth ngay_sinh nam_sinh 出生日期 出生年月 生日",
+    "address": "address addr street home_address dia_chi noi_o cho_o 地址 住址 家庭住址 现住址 "
+        "家庭地址",
+    "birth_date": "birth_date birthdate birthday dob date_of_birth ngay_sinh nam_sinh 出生日期 "
+        "出生年月 生日",
     "account": "account account_number account_no bank_account so_tai_khoan 账号 银行卡号",
 }  # fmt: skip
 """Kind of identifier -> what its columns are usually called."""
@@ -58,8 +64,8 @@ PERSONS = frozenset(
 BARE = "name ten 名字"
 """Names of columns that may be those of a document or a drug as well."""
 ROLES: dict[str, str] = {
-    "kind": """kind type note_type category document_type loai loai_phieu loai_benh_an 类型 文书类型 文书名称
-    病历类型 记录类型""",
+    "kind": """kind type note_type category document_type loai loai_phieu loai_benh_an 类型 文书类型
+        文书名称 病历类型 记录类型""",
     "department": "department dept ward site khoa khoa_phong 科室 病区 科别",
     "version": "version version_no version_number phien_ban lan_sua 版本 版本号",
     "deleted": "deleted is_deleted iserror da_xoa huy 删除 是否删除 作废 是否作废",
@@ -67,8 +73,9 @@ ROLES: dict[str, str] = {
     "lang": guess.LANGUAGE,
 }  # fmt: skip
 """Column of a note (``extract.columns``) -> what it is usually called."""
-WRITTEN = """written_at note_date note_time note_datetime charttime chartdate date datetime time created created_at
-    ngay ngay_ghi ngay_gio ngay_kham ngay_tao thoi_gian ngay_vao_vien 日期 时间 记录时间 记录日期 书写时间 创建时间 就诊日期"""
+WRITTEN = """written_at note_date note_time note_datetime charttime chartdate date datetime time
+    created created_at ngay ngay_ghi ngay_gio ngay_kham ngay_tao thoi_gian ngay_vao_vien 日期 时间
+    记录时间 记录日期 书写时间 创建时间 就诊日期"""
 
 
 def kind_of(paths: Sequence[Path], answers: Answers) -> str:
@@ -79,7 +86,10 @@ def kind_of(paths: Sequence[Path], answers: Answers) -> str:
     kind = kinds.pop() if len(kinds) == 1 else ""
     if kind not in MESSAGES or not any(form and form.format for form in forms):
         return kind if kind in MESSAGES else ""
-    told = f"{paths[0]}: are the notes in its FHIR resources to be taken and de-identified (notes), or "
+    told = (
+        f"{paths[0]}: are the notes in its FHIR resources to be taken and de-identified "
+        "(notes), or "
+    )
     told += "questions to be made on its records (records)"
     return "" if answers.asked("fhir", told, ("notes", "records")) == "records" else kind
 
@@ -88,8 +98,8 @@ def table(
     kind: str, columns: Mapping[str, Column], known: Mapping[str, str], answers: Answers, where: str
 ) -> list[Setting]:
     """The settings of a table of identified notes; none where nothing in it identifies people.
-    ``known``: its columns where its form is a known one. Raises ``UserError`` where something is left
-    open that nobody is there to be asked."""
+    ``known``: its columns where its form is a known one. Raises ``UserError`` where something is
+    left open that nobody is there to be asked."""
     found = _identifiers(columns)
     said = answers.said("identified", ("yes", "no"))
     if said == "no" or not (said or PERSONS & found.keys() or "name" in found):
@@ -100,7 +110,10 @@ def table(
     labels = [one for one in columns.values() if one.called(guess.FIRST)]
     marked = [one for one in columns.values() if one.is_entities]
     if not said and (labels or marked or not sure):
-        told = f"{where}: has columns of {', '.join(sorted(found))}; do its notes identify people and go through "
+        told = (
+            f"{where}: has columns of {', '.join(sorted(found))}; do its notes identify people "
+            "and go through "
+        )
         told += (
             "de-identification first (identified=yes), which leaves labels of whole notes behind"
         )

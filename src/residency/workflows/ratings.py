@@ -1,5 +1,5 @@
-"""Marks for a run's written answers: sheets for people, sheets that come back, a judge model; and the
-run's report with what came of them."""
+"""Marks for a run's written answers: sheets for people, sheets that come back, a judge model; and
+the run's report with what came of them."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def sheets(
     count: int | None = None,
     form: Literal["csv", "xlsx"] = "csv",
 ) -> list[Path]:
-    """Write one blind sheet for each rater, of the answers of every system to a task (the first whose
-    answers are written; ``safety``: the questions about harm), or to ``count`` of its items, the same
-    for all. ``most``: the best mark, where not the recipe's ``evaluate.most_mark``.
+    """Write one blind sheet for each rater, of the answers of every system to a task (the first
+    whose answers are written; ``safety``: the questions about harm), or to ``count`` of its items,
+    the same for all. ``most``: the best mark, where not the recipe's ``evaluate.most_mark``.
 
     Raises ``UserError``, before anything is written, where there is no such task, its answers were
     withheld, a name cannot be one, or a sheet is there already.
@@ -72,14 +72,15 @@ def sheets(
 
 
 def take(run: Path, paths: Sequence[Path]) -> RunFacts:
-    """Take the marks of sheets into a run and write its report again; a rater's sheet takes the place
-    of an earlier one. All sheets are read before anything is written; raises as ``read_sheet``."""
+    """Take the marks of sheets into a run and write its report again; a rater's sheet takes the
+    place of an earlier one. All sheets are read before anything is written; raises as
+    ``read_sheet``."""
     done, _ = open_run(run)
     known, _ = ratings.kept(done)
     if not known:
         raise UserError(
-            f"{run}: no sheet was written of its answers as they are now; write some with residency "
-            "ratings sheet."
+            f"{run}: no sheet was written of its answers as they are now; write some with "
+            "residency ratings sheet."
         )
     marks: list[Mark] = []
     for path in paths:
@@ -94,8 +95,8 @@ def take(run: Path, paths: Sequence[Path]) -> RunFacts:
 def judge(
     run: Path, name: str, overrides: Sequence[str] = (), task: str = ""
 ) -> tuple[RunFacts, int]:
-    """Have a model behind a server (an entry of ``evaluate.apis``) mark a run's answers; returns the
-    facts of its report, and how many answers it gave no readable mark.
+    """Have a model behind a server (an entry of ``evaluate.apis``) mark a run's answers; returns
+    the facts of its report, and how many answers it gave no readable mark.
 
     Raises ``GateRefused`` where the profile of the run's data may not go there, ``UserError`` as
     ``RemotePredictor``.
@@ -182,7 +183,8 @@ def _chosen(
     written = [name for name in found if name != safety.TASK]
     if not found:
         raise UserError(
-            f"{run.folder}: holds no written answers to mark; give a run of a card of family answers."
+            f"{run.folder}: holds no written answers to mark; give a run of a card of family "
+            "answers."
         )
     name = task or next(iter(written), "")
     if name not in found or (not task and len(written) > 1):
@@ -190,12 +192,14 @@ def _chosen(
     items = [one for one in found[name] if not lang or one.lang == lang]
     if not items:
         raise UserError(
-            f"--lang: {lang}: {name} has no answers in it; {allowed({one.lang for one in found[name]}, lang)}."
+            f"--lang: {lang}: {name} has no answers in it; "
+            f"{allowed({one.lang for one in found[name]}, lang)}."
         )
     if not any(one.answer for one in items if one.system not in safety.safety_set().baselines):
         raise UserError(
-            f"{run.folder}: its answers were withheld (profile of the data: {run.manifest.profile}); "
-            "whoever may read them runs residency eval RUN evaluate.show_text=true, and marks that."
+            f"{run.folder}: its answers were withheld (profile of the data: "
+            f"{run.manifest.profile}); whoever may read them runs residency eval RUN "
+            "evaluate.show_text=true, and marks that."
         )
     if count is not None:
         drawn = sorted(

@@ -43,13 +43,14 @@ def report(
     show: bool = False,
     tracker: Tracker | None = None,
 ) -> Path:
-    """Write the report of a finished run again, into a folder of its own in the run; the path of its
-    page.
+    """Write the report of a finished run again, into a folder of its own in the run; the path of
+    its page.
 
     ``show``: with the text around errors, and answers, whatever the profile of the data; the folder
     is its owner's alone, ignored by git, and says what it holds. Written answers that the run did
     not keep are asked for again, those that are shown. Raises ``UserError`` for a language that
-    reports are not written in, a folder that is no run of a recipe, and data that has changed since.
+    reports are not written in, a folder that is no run of a recipe, and data that has changed
+    since.
     """
     from residency.evals.report import render
 
@@ -68,7 +69,8 @@ def report(
 
 
 def _mark(folder: Path, profile: Profile) -> None:
-    """A folder that says what it holds, that only its owner may enter, and that git leaves alone."""
+    """A folder that says what it holds, that only its owner may enter, and that git leaves
+    alone."""
     with disk_errors(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
         folder.chmod(0o700)
@@ -82,8 +84,8 @@ def _with_text(done: Run, recipe: Recipe, facts: RunFacts, tracker: Tracker) -> 
     """What a report shows where notes may be quoted, from the data as it is now."""
     if not any(done.folder.glob("train/*/artefact.json")):
         raise UserError(
-            f"{done.folder}: is an evaluation or a comparison; notes are shown of a run itself: give "
-            "the folder of the run."
+            f"{done.folder}: is an evaluation or a comparison; notes are shown of a run itself: "
+            "give the folder of the run."
         )
     inputs = read_inputs(recipe, done.folder.parent, done.folder)
     material = material_of(inputs, read_data(recipe, tracker), tracker)
@@ -108,8 +110,8 @@ def _report_with_text(
 
     if data_digest(test) != found.data_digest:
         raise UserError(
-            f"data.{one.data}: has changed since this run, so its examples cannot be shown; run the "
-            "recipe again with residency run."
+            f"data.{one.data}: has changed since this run, so its examples cannot be shown; run "
+            "the recipe again with residency run."
         )
     by_id = {example.id: example for example in test}
     errors = tuple(

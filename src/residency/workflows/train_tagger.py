@@ -52,8 +52,8 @@ BATCH = 16
 MASK, REVIEW = 0.7, 0.4
 """Thresholds where no notes were given to choose them on."""
 PRECISION, QUEUE = 0.92, 1.6
-"""What the thresholds are chosen for: findings that touch an identifier, and places a note that wait
-for a person."""
+"""What the thresholds are chosen for: findings that touch an identifier, and places a note that
+wait for a person."""
 NOTES = 60
 """Of a world, in each language."""
 STAGE = {
@@ -268,8 +268,8 @@ def measure(folder: Path, notes: Path, *, thresholds: bool = False) -> TaggerCar
     """Write into a tagger's card what rules and tagger find in notes that it was not trained on: a
     folder with ``vi.txt``, ``zh.txt``, ``en.txt`` (``synth.marked``), or a world.
 
-    ``thresholds``: choose first on these notes from where on a place is masked, and from where on it
-    waits for a person.
+    ``thresholds``: choose first on these notes from where on a place is masked, and from where on
+    it waits for a person.
     """
     tagger = IdentifierTagger(folder)
     cases = {lang: _cases(tagger, notes, lang) for lang in LANGUAGES}
@@ -286,8 +286,8 @@ def measure(folder: Path, notes: Path, *, thresholds: bool = False) -> TaggerCar
 
 
 def chosen(card: TaggerCard, languages: Sequence[Sequence[Case]]) -> TaggerCard:
-    """A card with the lowest threshold at which every language has PRECISION, and the lowest below it
-    at which in none more than QUEUE places a note wait."""
+    """A card with the lowest threshold at which every language has PRECISION, and the lowest below
+    it at which in none more than QUEUE places a note wait."""
     replace = msgspec.structs.replace
     steps = [number / 100 for number in range(5, 100, 5)]
     for mask in (*steps[5:], 0.97, 0.98, 0.99):

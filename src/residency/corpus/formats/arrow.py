@@ -16,9 +16,9 @@ NO_NAMES = "tags are numbers, and the file does not name them"
 
 
 class Arrow(Jsonl):
-    """Parquet, Arrow (IPC files and streams, Feather) and saved data sets of Hugging Face: a row is a
-    record as JSON lines have it, or the ``tokens`` of a sentence with their ``tags``. Numbers that
-    stand for labels get the names that the features give them (ClassLabel)."""
+    """Parquet, Arrow (IPC files and streams, Feather) and saved data sets of Hugging Face: a row is
+    a record as JSON lines have it, or the ``tokens`` of a sentence with their ``tags``. Numbers
+    that stand for labels get the names that the features give them (ClassLabel)."""
 
     format: Literal["arrow"]  # type: ignore[assignment]
     tokens: str = "tokens"

@@ -28,8 +28,8 @@ class Brat(Source):
     that count it as one character are converted for the whole file where the quotes prove it.
 
     Read: entities (T), their codes (N, several joined by ``|``), attributes (A, M) and binary
-    relations (R). Events, equivalences and other lines are counted and not taken; remarks (#) are no
-    annotations. Discontinuous spans are bad spans.
+    relations (R). Events, equivalences and other lines are counted and not taken; remarks (#) are
+    no annotations. Discontinuous spans are bad spans.
     """
 
     format: Literal["brat"]

@@ -97,8 +97,8 @@ class Conll(Source):
             line = min(number for kind, number in first.items() if kind not in ("O", ""))
             column = "last column" if self.tag == -1 else f"column {self.tag}"
             raise DataError(
-                f"{path}: line {line}: the {column} is no tag ({tags} of {lines} lines hold one); a "
-                "tag is O, or B-, I-, E- or S- and a type. Set tag to the column of the tags, or "
+                f"{path}: line {line}: the {column} is no tag ({tags} of {lines} lines hold one); "
+                "a tag is O, or B-, I-, E- or S- and a type. Set tag to the column of the tags, or "
                 "format to what the file is."
             )
         return False

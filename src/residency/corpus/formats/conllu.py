@@ -15,9 +15,9 @@ COLUMNS = "# global.columns ="
 
 
 class Conllu(Source):
-    """CoNLL-U Plus: ``# global.columns = ID FORM ...``, then a line for each token. Sentences become
-    notes, with blanks as MISC says (``SpaceAfter=No``), documents (``# newdoc``) the groups. Tags
-    are in BIO or BIOES. Ranges of tokens and empty nodes are passed over.
+    """CoNLL-U Plus: ``# global.columns = ID FORM ...``, then a line for each token. Sentences
+    become notes, with blanks as MISC says (``SpaceAfter=No``), documents (``# newdoc``) the groups.
+    Tags are in BIO or BIOES. Ranges of tokens and empty nodes are passed over.
     """
 
     format: Literal["conllu"]

@@ -19,9 +19,9 @@ NO_TOKEN = "a concept names a line or a token that the text does not have"
 
 
 class I2b2(Source):
-    """``x.con`` with ``x.txt``: ``c="fever" 2:3 2:3||t="problem"``, the line from 1 and the token of
-    the line from 0, where blanks part tokens. A pair is a note and a group. Where the numbers and
-    the quote differ the quote counts if it stands once.
+    """``x.con`` with ``x.txt``: ``c="fever" 2:3 2:3||t="problem"``, the line from 1 and the token
+    of the line from 0, where blanks part tokens. A pair is a note and a group. Where the numbers
+    and the quote differ the quote counts if it stands once.
 
     Assertions (``.ast``) and relations (``.rel``) beside it, or in folders of these names, are
     counted and not taken.

@@ -12,8 +12,8 @@ from residency.corpus.xml_files import xml_root
 
 
 class I2b2Xml(Source):
-    """``<TEXT>`` and ``<TAGS>``, each tag with ``start``, ``end``, ``text`` and ``TYPE``: a file is a
-    note and a group. A tag's label is its TYPE, or its name where it has none. Links between tags
+    """``<TEXT>`` and ``<TAGS>``, each tag with ``start``, ``end``, ``text`` and ``TYPE``: a file is
+    a note and a group. A tag's label is its TYPE, or its name where it has none. Links between tags
     are counted and not taken.
     """
 

@@ -41,8 +41,8 @@ class Jsonl(Records):
     """One JSON object a line (or a file that is one list of them), each a note.
 
     A row that lacks the key of the entities, or of the labels, where others of its file have it is
-    rejected. A row with an ``answer`` counts where that is ``accept`` (Prodigy). Entities that other
-    tools write with other keys are read; a form of another format is refused by its name.
+    rejected. A row with an ``answer`` counts where that is ``accept`` (Prodigy). Entities that
+    other tools write with other keys are read; a form of another format is refused by its name.
 
     ``kind``, ``department``, ``origin``, ``profile``, ``parents``, ``source``, ``written_at`` and
     ``relations`` are read as ``write_jsonl`` writes them.

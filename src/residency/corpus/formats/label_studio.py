@@ -16,9 +16,9 @@ from residency.corpus.span_repair import Raw
 
 
 class LabelStudio(Source):
-    """Label Studio's exports: JSON (a list of tasks, or ``{projects: [{project, tasks}]}``), JSON-MIN
-    and CSV. A task is a note; the line is its position among the tasks. JSON-MIN and CSV have a row
-    for each annotation, those of one task are put together; they hold no relations.
+    """Label Studio's exports: JSON (a list of tasks, or ``{projects: [{project, tasks}]}``),
+    JSON-MIN and CSV. A task is a note; the line is its position among the tasks. JSON-MIN and CSV
+    have a row for each annotation, those of one task are put together; they hold no relations.
 
     Of a task's annotations the ground truth counts, or else the only one, or else what all of them
     say alike; where they differ the task is rejected, since which of them is right is for

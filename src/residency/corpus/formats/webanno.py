@@ -78,8 +78,8 @@ class WebAnno(Source):
                     return at + (features.index(self.feature) if self.feature else 0)
             at += max(1, len(features))
         raise DataError(
-            f"{path}: has no such span layer; present: {', '.join(present[:20]) or 'none'}; set layer "
-            "and feature."
+            f"{path}: has no such span layer; present: {', '.join(present[:20]) or 'none'}; set "
+            "layer and feature."
         )
 
     def _row(

@@ -31,7 +31,8 @@ class Xmi(Source):
     """Layer to read, by the last part of its name; where empty, ``NamedEntity``, or the only span
     layer that its users made."""
     feature: str = ""
-    """Feature that holds the label; where empty, value, label, category or type, or the only one."""
+    """Feature that holds the label; where empty, value, label, category or type, or the only
+    one."""
 
     def suffixes(self) -> tuple[str, ...]:
         return (".xmi",)
@@ -66,7 +67,8 @@ class Xmi(Source):
         if len(chosen) > 1 or others or (self.layer and not chosen):
             present = sorted(tag.rpartition("}")[2] for tag in found)
             raise DataError(
-                f"{path}: has span layers {', '.join(present[:20]) or 'none'}; set layer to one of them."
+                f"{path}: has span layers {', '.join(present[:20]) or 'none'}; set layer to one "
+                "of them."
             )
         return next(iter(chosen), "")
 
@@ -79,8 +81,8 @@ class Xmi(Source):
             chosen not in present or (not self.feature and not usual and len(present) > 1)
         ):
             raise DataError(
-                f"{path}: the layer has the features {', '.join(present) or 'none'}; set feature to "
-                "the one that holds the label."
+                f"{path}: the layer has the features {', '.join(present) or 'none'}; set feature "
+                "to the one that holds the label."
             )
         return chosen
 

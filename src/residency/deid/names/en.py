@@ -75,7 +75,8 @@ class English:
 
         shout = rf"[{up}][{up}'’\-]+"
         self.shouted = re.compile(
-            r"(?m)^[ \t]*(?:[-*•#][ ]*|\d{1,2}[.)][ ]*|(?i:bed|rm|room|bay|pt|patient|name|cubicle|slot)"
+            r"(?m)^[ \t]*(?:[-*•#][ ]*|\d{1,2}[.)][ ]*|(?i:bed|rm|room|bay|pt|patient|name|cubicle"
+            r"|slot)"
             rf"[ ]?[:#]?[ ]?[A-Z]?\d{{0,3}}[A-Z]?[ ]*[:.,\-–]?[ ]*)?(?P<v>{shout}(?:,?[ ](?:"
             rf"[{up}]\.?(?![{any_}])|{shout})){{1,3}})[,;:]?[ ]*[(\-–]?[ ]?\d{{1,3}}[ \-]?"
             r"(?i:f|m|yo|y/o|y\.o|yr|yrs|year|male|female)(?![A-Za-z])"

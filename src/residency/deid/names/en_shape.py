@@ -44,7 +44,8 @@ def _eponyms() -> re.Pattern[str]:
 
 
 def is_eponym(text: str, end: int) -> bool:
-    """Whether what ends here is what a disease, a sign or a thing is called by: ``Grave's disease``."""
+    """Whether what ends here is what a disease, a sign or a thing is called by: ``Grave's
+    disease``."""
     return _eponyms().match(text, end) is not None
 
 
@@ -229,8 +230,8 @@ class Shapes:
         return "name-pair" if first[1] == OTHER or first[0].lower() in self.given else ""
 
     def is_clinical(self, found: str, text: str, end: int) -> bool:
-        """Whether words behind a relative, up to ``text[end]``, are what the relative has: none can be
-        a name, or a disease is called by them."""
+        """Whether words behind a relative, up to ``text[end]``, are what the relative has: none can
+        be a name, or a disease is called by them."""
         kinds = {self.kind_of(word) for word in found.split(" ")} - {SMALL}
         return kinds == {KNOWN} or is_eponym(text, end)
 

@@ -56,7 +56,8 @@ def fresh(model: Any) -> tuple[str, ...]:
 
 
 def output_layer(model: Any) -> Any:
-    """What gives a model an output for each token of its vocabulary; ``None`` for one with a head."""
+    """What gives a model an output for each token of its vocabulary; ``None`` for one with a
+    head."""
     return getattr(model, "get_output_embeddings", lambda: None)()
 
 

@@ -340,8 +340,8 @@ class LexicalEngine(ClassifierEngine):
 
 
 class WrittenRow:
-    """An answer as it is written, one row of a batch: its prompt, how its words are chosen, its words
-    so far, and its reader, who sets ``halted`` when he leaves."""
+    """An answer as it is written, one row of a batch: its prompt, how its words are chosen, its
+    words so far, and its reader, who sets ``halted`` when he leaves."""
 
     def __init__(
         self, ids: list[int], steps: list[Any], request: WritingRequest, chat: ChatTokeniser
@@ -454,12 +454,12 @@ class Lane:
 
 
 class Writing:
-    """Answers under way, written side by side: one that comes joins the others at the next step. Each
-    step is a task of its own in the engine's thread, so that what else is asked of the model comes
-    between two of them.
+    """Answers under way, written side by side: one that comes joins the others at the next step.
+    Each step is a task of its own in the engine's thread, so that what else is asked of the model
+    comes between two of them.
 
-    While several users ask, those who ask for much are written apart, each in a lane of his own, and
-    lanes take turns by the time that they have had: so nobody's work holds up another's.
+    While several users ask, those who ask for much are written apart, each in a lane of his own,
+    and lanes take turns by the time that they have had: so nobody's work holds up another's.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
-"""Engines that are servers of their own on loopback, started here: vLLM, for models that write, on a
-GPU; llama.cpp, for files in GGUF. One adapter, and what each of them does in another way.
+"""Engines that are servers of their own on loopback, started here: vLLM, for models that write, on
+a GPU; llama.cpp, for files in GGUF. One adapter, and what each of them does in another way.
 
 A server that dies is not started again here: this process ends too, and what starts services on the
 machine starts both.
@@ -77,15 +77,15 @@ TOP = 8
 
 
 def refused(folder: Path, settings: Serve) -> str | None:
-    """Why a model is not served by a server of its own; none where it is. Raises ``UserError`` where
-    that is demanded and is not installed."""
+    """Why a model is not served by a server of its own; none where it is. Raises ``UserError``
+    where that is demanded and is not installed."""
     from residency.models import onnx_encoder
 
     if exported(folder):
         if not installed(settings.llama_python, "xllamacpp"):
             raise UserError(
-                f"llama_python: {folder} is in GGUF, and llama.cpp is not installed there; name the "
-                "interpreter of an environment that holds it (pip install xllamacpp)."
+                f"llama_python: {folder} is in GGUF, and llama.cpp is not installed there; name "
+                "the interpreter of an environment that holds it (pip install xllamacpp)."
             )
         return None
     if settings.engine not in ("auto", "vllm"):
@@ -119,7 +119,8 @@ def exported(folder: Path) -> bool:
 
 
 def installed(python: str, module: str) -> bool:
-    """Whether a module is installed where an interpreter looks; without one, where this one does."""
+    """Whether a module is installed where an interpreter looks; without one, where this one
+    does."""
     try:
         asked = subprocess.run(
             [python or sys.executable, "-c", ASK.format(module)],
@@ -169,8 +170,8 @@ class ServerEngine:
     title: ClassVar[str]
     route: ClassVar[str]
     same: ClassVar[float]
-    """Most that a likelihood of the fixed question may move between two times that the same model is
-    asked: batches are added up in another order."""
+    """Most that a likelihood of the fixed question may move between two times that the same model
+    is asked: batches are added up in another order."""
 
     def __init__(
         self,
@@ -215,8 +216,8 @@ class ServerEngine:
     # Start
 
     async def ready(self, seconds: float) -> Self:
-        """Start it, and wait until it answers as the model. Raises ``UserError`` where it ends, does
-        not answer in ``seconds``, or is another."""
+        """Start it, and wait until it answers as the model. Raises ``UserError`` where it ends,
+        does not answer in ``seconds``, or is another."""
         name, until = self.served.name, time.monotonic() + seconds
         try:
             self.process.start()

@@ -243,9 +243,9 @@ def foreign(text: str, lang: Lang | None) -> bool:
 
 
 def looped(text: str) -> bool:
-    """Whether an answer goes round: the same sentence twice, a stretch of it three times on end, a few
-    letters four times, or one many times, whatever signs stand between. How likely its tokens are says
-    nothing then."""
+    """Whether an answer goes round: the same sentence twice, a stretch of it three times on end, a
+    few letters four times, or one many times, whatever signs stand between. How likely its tokens
+    are says nothing then."""
     said = [" ".join(one.split()) for one in re.split(r"[.!?。！？\n]+", text.casefold())]
     long = [one for one in said if len(one) >= LEAST_SENTENCE]
     return (
@@ -278,8 +278,8 @@ async def _chosen(
 async def _written(
     guard: Guard, exchange: GuardedRequest, engine: ModelEngine, body: Findings
 ) -> tuple[str | None, float | None]:
-    """What the model writes, and the mean likelihood of its tokens, made a chance where its training
-    found how."""
+    """What the model writes, and the mean likelihood of its tokens, made a chance where its
+    training found how."""
     turns = conversation_of(engine.served.card, body)
     texts = [body.patient_info, body.symptoms, body.test_results]
     sizes = guard.check_words(exchange, engine, texts, turns, None)

@@ -81,7 +81,8 @@ class Family:
     """The type of its gold answers and of a model's."""
     classifier: ClassVar[Classifier | None] = None
     """What answers it beside a generative model; ``None``: nothing. Where there is one, gold is
-    marked on the note, and a card's labels are taken from the training notes where it names none."""
+    marked on the note, and a card's labels are taken from the training notes where it names
+    none."""
     metric: ClassVar[str] = "micro_f1"
     """What early stopping and comparisons look at, where the card does not say."""
     marks: ClassVar[str] = "labels"
@@ -111,7 +112,8 @@ class Family:
     # From notes to answers.
 
     def in_words(self, note: Note | RawNote, card: Card) -> bool:
-        """Whether the question and its gold answer stand in words, and are not marked on the note."""
+        """Whether the question and its gold answer stand in words, and are not marked on the
+        note."""
         return True
 
     def marked(self, note: Note) -> Answer:
@@ -142,7 +144,8 @@ class Family:
         return []
 
     def whole(self, card: Card) -> bool:
-        """Whether an answer in words is right or wrong as a whole, so that there is a chance of it."""
+        """Whether an answer in words is right or wrong as a whole, so that there is a chance of
+        it."""
         return False
 
     def agrees(self, gold: Answer | None, said: Answer | None, card: Card) -> bool:

@@ -30,7 +30,7 @@ class CauseFamily(FactFamily):
             for fact in own:
                 if relation == CONDITION:
                     _, head, inner, first, last = fact
-                    yield f"头实体：{head}；尾三元组：头实体：{first}；尾实体：{last}；关系：{inner}"
+                    yield f"头实体：{head}；尾三元组：头实体：{first}；尾实体：{last}；关系：{inner}"  # noqa: E501
                 else:
                     yield f"头实体：{fact[1]}；尾实体：{fact[2]}"
 

@@ -17,8 +17,8 @@ LISTS = (2, 3)
 
 
 class EventFamily(FactFamily):
-    """A line for each event: ``主体词：疼痛；发生状态：；描述词：持续性，阵发性；解剖部位：腹``. A fact holds the four fields,
-    several words of one joined by ``，``."""
+    """A line for each event: ``主体词：疼痛；发生状态：；描述词：持续性，阵发性；解剖部位：腹``. A
+    fact holds the four fields, several words of one joined by ``，``."""
 
     lead, nothing = "上述句子中的临床发现事件如下：", "上述句子没有临床发现事件"
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 
 class TripleFamily(FactFamily):
-    """A line for each relation: ``具有药物治疗关系的头尾实体对如下：头实体为肺炎，尾实体为青霉素。`` A fact is (relation, head,
+    """A line for each relation:
+    ``具有药物治疗关系的头尾实体对如下：头实体为肺炎，尾实体为青霉素。`` A fact is (relation, head,
     tail)."""
 
     label_at = 0
