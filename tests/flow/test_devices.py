@@ -133,7 +133,7 @@ def test_two_stages_whose_model_is_shared_out_have_the_losses_and_say_the_same_a
         {"method": {"kind": "lora", "r": 4}, "epochs": 2, "stop": {"patience": 5}},
     ]
     for stage in given["stages"]:
-        stage.update(precision="fp32", batch=8, micro_batch=2, lexical="off")
+        stage.update(precision="fp32", batch=8, micro_batch=2)
     given["launch"] = {"shard": True}
     recipe.write_text(yaml.safe_dump(given), "utf-8")
     command = ["run", recipe, "evaluate.bootstrap=0", "evaluate.baselines=[]"]
