@@ -580,7 +580,7 @@ def told(found: list[RowOutcome]) -> list[tuple[RawNote | None, str, dict[str, i
 
 
 @many
-@given(st.lists(resource(), min_size=1, max_size=3))
+@given(SEEDS.map(resources))
 def test_xml_says_what_json_says(
     tmp_path_factory: pytest.TempPathFactory, made: list[Made]
 ) -> None:

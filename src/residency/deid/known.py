@@ -73,8 +73,8 @@ class KnownFinder:
         self.by_part: dict[tuple[bool, str], list[Variant]] = {}
         for one in every:
             self.by_part.setdefault((one.code, one.part or one.key), []).append(one)
-        self.keys = frozenset(one.key for one in every)
-        """Normal forms: what no surrogate may hold."""
+        self.keys = frozenset(one.key for one in every if not _is_pair(one))
+        """Normal forms: what no surrogate may hold. Two initials are somebody only in a cell."""
         dates = (value for kind, value in identifiers if kind in DATES)
         self.days = frozenset(day for value in dates for day in days_of(value, lang))
 
@@ -242,6 +242,8 @@ def _as_initials(one: Variant, found: str, text: str, start: int) -> bool | None
     if re.match(r"\w\W*\n", found):  # 4,4 mmol/L. and a line that begins with the name
         return False
     if alone:
+        if len(letters) == 2 and _in_longer(text, start, start + len(found)):
+            return False
         cued = len(found) > 1 and _cue_before(text, start) in ("strong", "weak")
         if "." in found or cued or (len(found) > 1 and AGED.match(text, start + len(found))):
             return True
@@ -256,6 +258,12 @@ AGED = re.compile(
     r"|(?i:nam|nữ|nu|[mf]|男|女)[ ]?[|\t,/])"
 )
 """An age or a sex, behind what is called by its initials."""
+
+
+def _in_longer(text: str, start: int, end: int) -> bool:
+    """Whether initials are part of more of them: ``T.T`` in ``P.T.T.N.``"""
+    before = re.search(r"(?<!\w)\w\.\Z", text[max(0, start - 3) : start])
+    return before is not None or re.match(r"\.\w(?!\w)", text[end : end + 3]) is not None
 
 
 def _is_cell(text: str, start: int, end: int) -> bool:
@@ -275,6 +283,10 @@ def _in_cell(found: str, text: str, start: int) -> bool | None:
         return True
     letters = "".join(filter(str.isalpha, found))
     return True if len(letters) == 2 and letters not in _abbreviations() else None
+
+
+def _is_pair(one: Variant) -> bool:
+    return one.test == "initials" and len(one.key) == 2
 
 
 @cache
