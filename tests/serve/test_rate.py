@@ -133,6 +133,24 @@ def test_a_redis_that_is_not_there_is_503_and_not_uncounted() -> None:
     asyncio.run(play())
 
 
+@pytest.mark.parametrize("fault", [RuntimeError("closed"), AttributeError("at_eof")], ids=repr)
+def test_whatever_breaks_while_it_is_asked_is_503(fault: Exception) -> None:
+    async def broken() -> bool:
+        raise fault
+
+    async def all_of() -> None:
+        rate = Rate(RequestLimits(redis="redis://127.0.0.1:1"))
+        with pytest.raises(Refusal) as refusal:
+            await rate._counted(broken())
+        assert refusal.value.status == 503
+        asked = asyncio.ensure_future(asyncio.sleep(9))
+        asyncio.get_running_loop().call_later(0.01, asked.cancel)
+        with pytest.raises(Refusal):
+            await rate._counted(asked)  # type: ignore[arg-type]
+
+    asyncio.run(all_of())
+
+
 def test_a_redis_that_hangs_is_503_in_bounded_time() -> None:
     async def play() -> None:
         async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
