@@ -61,7 +61,7 @@ class Served:
         ports = [free() for _ in range(3)]
         self.http, self.grpc, self.ready_at = ports
         flags = zip(("--http", "--grpc", "--ready"), map(str, ports), strict=True)
-        command = [sys.executable, ROOT / "scripts" / "triton.py", self.repository]
+        command = [sys.executable, ROOT / "scripts" / "triton_server.py", self.repository]
         command += [part for pair in flags for part in pair]
         self.log = (folder / "triton.log").open("wb")
         self.process = subprocess.Popen(command, stdout=self.log, stderr=self.log)

@@ -158,7 +158,8 @@ def triton(
     """Write a run's model into a model repository of Triton Inference Server.
 
     Base and adapter, tokenizer, card, and a Python backend that answers as residency predict does:
-    TEXT in, ANSWER out (JSON), which names the model's digest. python scripts/triton.py serves it.
+    TEXT in, ANSWER out (JSON), which names the model's digest. python scripts/triton_server.py
+    serves it.
     """
     from residency.export.triton import export
     from residency.workflows.finished import artefact_of

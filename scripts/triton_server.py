@@ -1,7 +1,7 @@
 """Serve a model repository that `residency export triton` wrote with a real Triton, and say whether
 it answers.
 
-    python scripts/triton.py REPOSITORY
+    python scripts/triton_server.py REPOSITORY
 
 Runs until Ctrl-C or SIGTERM. The server is the one of nvidia-pytriton (Python backend, no other),
 installed under .services/triton the first time; run this with the interpreter that has residency.
