@@ -55,7 +55,11 @@ def test_two_processes_share_one_count() -> None:
     for worker in workers:
         assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
     until = f"{time.time() + 6}\n"  # when both have come up
-    found = [json.loads(worker.communicate(until)[0]) for worker in workers]
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write(until)
+        worker.stdin.flush()
+    found = [json.loads(worker.communicate()[0]) for worker in workers]
     assert all(one["refused"] for one in found)
     assert all(one["taken"] for one in found)  # both took part
     taken = sorted(pair for one in found for pair in one["taken"])

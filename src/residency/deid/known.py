@@ -261,9 +261,13 @@ AGED = re.compile(
 
 
 def _in_longer(text: str, start: int, end: int) -> bool:
-    """Whether initials are part of more of them: ``T.T`` in ``P.T.T.N.``"""
+    """Whether initials are part of more of them (``T.T`` in ``P.T.T.N.``) or of a code
+    (``HH-0382465``)."""
     before = re.search(r"(?<!\w)\w\.\Z", text[max(0, start - 3) : start])
-    return before is not None or re.match(r"\.\w(?!\w)", text[end : end + 3]) is not None
+    return before is not None or BEHIND_LETTERS.match(text, end) is not None
+
+
+BEHIND_LETTERS = re.compile(r"\.\w(?!\w)|[\-_./]?\d{3}")
 
 
 def _is_cell(text: str, start: int, end: int) -> bool:
