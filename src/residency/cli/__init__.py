@@ -4,7 +4,6 @@ imported inside the functions."""
 from __future__ import annotations
 
 import errno
-import gc
 import os
 import sys
 import warnings
@@ -79,7 +78,6 @@ def main() -> None:
 
     0: done. 1: the user's input is at fault. 2: a gate refused. 130: interrupted.
     """
-    gc.set_threshold(20_000, 10, 10)  # looking for garbage at 700 takes 15 % of torch's import
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")

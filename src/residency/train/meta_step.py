@@ -61,15 +61,10 @@ class StepMemory(Value, frozen=True):
 
 
 class HeldBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors that are alive.
+    """Counts the bytes of tensors that are alive."""
 
-    ``cycles``: some are held by cycles of fake tensors, which checkpointing forms and real tensors
-    do not; garbage is collected at each new high, which takes half of the time of a small step.
-    """
-
-    def __init__(self, cycles: bool = False) -> None:
+    def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.cycles = cycles
         self.now = self.most = self.calls = 0
         self._known: set[int] = set()
 
@@ -89,8 +84,7 @@ class HeldBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.now += storage.nbytes()
                 weakref.finalize(storage, self._gone, key, storage.nbytes())
                 if self.now > FINE * self.most:
-                    if self.cycles:
-                        gc.collect()
+                    gc.collect()  # fake tensors form cycles, real ones do not
                     self.most = max(self.most, self.now)
 
     def _gone(self, key: int, size: int) -> None:
@@ -123,7 +117,7 @@ def measure_step(
         model.train()
         trained = [p for p in model.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(trained, fused=True)
-        held, flops = HeldBytes(checkpointing), FlopCounterMode(display=False)
+        held, flops = HeldBytes(), FlopCounterMode(display=False)
         # in this order: the counter takes some operators apart, which none but it should see
         with flops, held:
             held.add(tensor for module in model.modules() for tensor in _own(module))
