@@ -188,5 +188,6 @@ def test_two_ordinary_words_in_a_row_are_a_name_where_something_says_so(
 
 def test_two_initials_inside_of_longer_ones_or_of_a_code_are_nobody() -> None:
     own = known_finder((("name", "Hoàng Quang Huy"),), "vi")
-    assert not list(own.find("Mã bệnh nhân: HH-0382465; BN: P.H.H.N. ho", "vi"))
-    assert [one.kind for one in own.find("Bệnh nhân: H.H. ho", "vi")] == ["name"]
+    assert not list(own.find("Mã bệnh nhân: HH-0382465; HQH.7745; BN: P.H.Q.H.N. ho", "vi"))
+    for text in ("Bệnh nhân: H.H. ho", "Bệnh nhân: HQH-1948", "BN: H.Q.H. 1948"):
+        assert [one.kind for one in own.find(text, "vi")] == ["name"], text

@@ -242,7 +242,7 @@ def _as_initials(one: Variant, found: str, text: str, start: int) -> bool | None
     if re.match(r"\w\W*\n", found):  # 4,4 mmol/L. and a line that begins with the name
         return False
     if alone:
-        if len(letters) == 2 and _in_longer(text, start, start + len(found)):
+        if _in_longer(text, start, start + len(found)):
             return False
         cued = len(found) > 1 and _cue_before(text, start) in ("strong", "weak")
         if "." in found or cued or (len(found) > 1 and AGED.match(text, start + len(found))):
@@ -267,7 +267,8 @@ def _in_longer(text: str, start: int, end: int) -> bool:
     return before is not None or BEHIND_LETTERS.match(text, end) is not None
 
 
-BEHIND_LETTERS = re.compile(r"\.\w(?!\w)|[\-_./]?\d{3}")
+BEHIND_LETTERS = re.compile(r"\.\w(?!\w)|[\-_.]?(?!(?:19|20)\d\d(?!\d))\d{3}")
+"""Another initial, or the number of a code, which a year of birth is not."""
 
 
 def _is_cell(text: str, start: int, end: int) -> bool:
