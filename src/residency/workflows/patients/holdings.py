@@ -114,9 +114,18 @@ def holdings(
 
 
 def sealed(folders: Sequence[Path]) -> list[Path]:
-    """Backups below the folders: they are not looked into, and are as they were."""
+    """Backups and archives under a password below the folders: they are not looked into, and are as
+    they were."""
     every = _files(folders, (), largest=sys.maxsize)
-    return [path for path in every if _begins(path) == MAGIC]
+    return [path for path in every if _begins(path) == MAGIC or _is_locked(path)]
+
+
+def _is_locked(path: Path) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return any(one.flag_bits & 1 for one in archive.infolist())
+    return False
 
 
 def _begins(path: Path) -> bytes:
