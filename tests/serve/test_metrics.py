@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from residency.serve.engines import Served
-from residency.serve.records.monitoring import MOST_CODES, Metrics
+from residency.serve.records import monitoring
+from residency.serve.records.monitoring import MOST_CODES, Metrics, forget_dead_workers
 from residency.tasks.card import Card, Label
 
 ROUTES = ("POST /extract", "POST /v1/chat/completions")
@@ -51,6 +54,26 @@ def test_labels_take_fixed_values_only() -> None:
     found = values(metrics)
     assert found["residency_requests_total", ("other", "other", "other")] == 500
     assert sum(name == "residency_refusals_total" for name, _ in found) == MOST_CODES + 1
+
+
+def test_workers_that_begin_at_once_forget_the_same_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for pid in range(100):
+        for mode in ("livesum", "livemin", "livemostrecent"):
+            (tmp_path / f"gauge_{mode}_{pid}.db").touch()
+        (tmp_path / f"counter_{pid}.db").touch()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(monitoring, "process_alive", lambda pid: pid == 7)
+    with ThreadPoolExecutor(8) as workers:
+        for begun in [workers.submit(forget_dead_workers) for _ in range(8)]:
+            begun.result()
+    assert {path.name for path in tmp_path.glob("gauge*")} == {
+        "gauge_livesum_7.db",
+        "gauge_livemin_7.db",
+        "gauge_livemostrecent_7.db",
+    }
+    assert len(list(tmp_path.glob("counter*"))) == 100, "what the dead have counted counts still"
 
 
 def test_a_flipped_alias_shows_the_new_artefact_only() -> None:

@@ -464,11 +464,10 @@ class Metrics:
 
 
 def forget_dead_workers() -> None:
-    """Queues and readiness of workers that are gone count no more; called by those that begin."""
-    from prometheus_client.multiprocess import mark_process_dead
-
+    """Queues and readiness of workers that are gone count no more; called by those that begin,
+    several of which may do so at once."""
     folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     for path in Path(folder).glob("gauge_live*_*.db") if folder else ():
         pid = path.stem.rpartition("_")[2]
         if pid.isdigit() and not process_alive(int(pid)):
-            mark_process_dead(int(pid))  # type: ignore[no-untyped-call]
+            path.unlink(missing_ok=True)
