@@ -117,9 +117,10 @@ def states(words: str, names: Names, multiple: bool, language: str) -> dict[str,
         if not any(one.kind == "label" for one in behind):
             pieces = [text[: reason.start()], *pieces]
     for piece in pieces:
-        mentions = _mentions(piece, signs(piece, names, languages), multiple)
+        row = signs(piece, names, languages)
+        mentions = _mentions(piece, row, multiple)
         found = _resolved(mentions, multiple)
-        if found and multiple and _only_told(piece, names, languages, mentions):
+        if found and multiple and _only_told(piece, row, languages, mentions):
             return None
         if found is not None:
             return found
@@ -207,43 +208,43 @@ def signs(text: str, names: Names, languages: tuple[str, ...]) -> list[Sign]:
     return sorted((one for one in found if one.kind != "word"), key=lambda one: one.start)
 
 
-ONLY = frozenset({"only", "chỉ", "chỉ ", "仅", "仅有", "仅见", "只有", "只是", "只见"})
-PLAIN = re.compile(r"it|is|are|was|were|also|today|this|here|he|she|the|là|cũng|是|的|也")
-TOLD = 2
-"""Words of a sentence that no kind knows, from which on it may tell of anything: "the risk of
-stroke is increased in atrial fibrillation"."""
+ONLY = frozenset({"only", "chỉ", "仅", "仅有", "仅见", "只有", "只是", "只见"})
+TOLD = 1
+"""Words of a sentence that no kind knows, above which it may tell of anything: "the risk of stroke
+is increased in atrial fibrillation"."""
 
 
 def _only_told(
-    text: str, names: Names, languages: tuple[str, ...], mentions: Sequence[Mention]
+    text: str, row: Sequence[Sign], languages: tuple[str, ...], mentions: Sequence[Mention]
 ) -> bool:
-    """Whether labels that nothing affirms stand in sentences about something else."""
-    if any(one.says == NO for one in mentions):
-        return False
-    rows: list[list[Sign]] = [[]]
-    for sign in signs(text, names, languages):
-        rows[-1].append(sign)
-        if sign.kind == "end":
-            rows.append([])
-    for row in rows:
-        kinds = {one.kind for one in row if one.kind != "but" or one.text[:4] in ONLY}
-        heads = [one.kind for one in row[:2]]
-        headed = heads[:1] == ["label"] and not re.search(r"\w", text[: row[0].start][-2:])
-        if headed and heads[1:] in (["comma"], ["open"], ["end"], []):
-            continue  # "asthma, well controlled"
-        if "label" not in kinds or kinds & {YES, "colon", "only_not", "all", "except", "but"}:
+    """Whether a label that no word affirms is held by a sentence that may be about something else:
+    one with more than the label and what is known to stand beside labels (``beside``)."""
+    left, start = iter(mentions), 0
+    for end in [*(n for n, one in enumerate(row) if one.kind == "end"), len(row)]:
+        sentence, start = row[start:end], end + 1
+        says = {next(left).says for one in sentence if one.kind == "label"}
+        if YES not in says:
             continue
-        start = row[0].start if row is not rows[0] else 0
-        between, last = [], start
-        for one in row:
-            between.append(text[last : one.start])
-            last = one.end
-        words_ = re.findall(r"[一-鿿]|[^\W一-鿿]+", " ".join(between))
-        words_ = [one for one in words_ if not PLAIN.fullmatch(one)]
-        unknown = sum(0.55 if "一" <= one <= "鿿" else 1 for one in words_)
-        if unknown > TOLD:
+        kinds = {one.kind for one in sentence if one.kind != "but" or one.text.strip() in ONLY}
+        if kinds & {YES, "colon", "only_not", "all", "except", "but"}:
+            continue
+        first = row[start - len(sentence) - 2].end if start > len(sentence) + 1 else 0
+        last = row[end].start if end < len(row) else len(text)
+        headed = sentence[0].kind == "label" and not text[first : sentence[0].start].strip()
+        if headed and [one.kind for one in sentence[1:2]] in (["comma"], ["open"]):
+            continue  # "asthma, well controlled"
+        if _unknown(text[first:last], sentence, first, languages) > TOLD:
             return True
     return False
+
+
+def _unknown(text: str, row: Sequence[Sign], start: int, languages: tuple[str, ...]) -> float:
+    """How many words of a sentence no kind knows; two Chinese characters are about a word."""
+    for one in reversed(row):
+        text = text[: one.start - start] + "\n" + text[one.end - start :]
+    text = word("beside", languages).sub(" ", text)
+    words = re.findall(r"[一-鿿]|[^\W\d_一-鿿]+", text)
+    return sum(0.55 if "一" <= one <= "鿿" else 1 for one in words)
 
 
 def _resolved(mentions: Sequence[Mention], multiple: bool) -> dict[str, bool] | None:
