@@ -203,14 +203,20 @@ def test_statements_of_a_fourth_author_stay_as_they_are_read() -> None:
 
 @pytest.mark.parametrize(
     ("name", "count", "unread"),
-    [("fifth", 910, 30), ("sixth", 259, 15), ("seventh", 226, 15), ("eighth", 147, 10)],
+    [
+        ("fifth", 910, 30),
+        ("sixth", 259, 15),
+        ("seventh", 226, 15),
+        ("eighth", 147, 10),
+        ("ninth", 300, 15),
+    ],
 )
 def test_later_sets_of_a_language_model_stay_as_they_are_read(
     name: str, count: int, unread: int
 ) -> None:
     """Each was committed before it was scored, and the reader mended after each. First readings, read
     wrongly and not: fifth 29 and 106 of 910 (at least 300 a language), sixth 9 and 13 of 259, seventh 7
-    and 28 of 226, eighth 3 and 25 of 147."""
+    and 28 of 226, eighth 3 and 25 of 147, ninth 7 and 28 of 300."""
     parts = [scored(f"statements_{name}_{lang}.jsonl") for lang in ("vi", "zh", "en")]
     rows, wrong, not_read, opposite = map(sum, zip(*parts, strict=True))
     assert rows == count and wrong <= 0.01 * rows and opposite == 0 and not_read <= unread
@@ -232,10 +238,18 @@ OTHERS_OF_THE_KINDS = [
     (ZH, "不表现为气胸。", ()),
     ("ABCD", "All statements except A are correct.", ("B", "C", "D")),
     ("ABCD", "答案：A C D", ("A", "C", "D")),
+    (EN, "The mass described last spring is no longer seen.", ()),
+    (EN, "A mass cannot be diagnosed on this film alone.", None),
+    (EN, "The registrar asked about effusion and mass.", None),
+    (EN, "Stay in bed whenever effusion recurs.", None),
+    (EN, "Findings: []", ()),
+    (VI, "Báo bác sĩ ngay khi có tràn khí.", None),
+    (ZH, "上周的气胸现已痊愈。", ()),
+    (ZH, "一旦气胸，立即就医。", None),
 ]
 
 
-@pytest.mark.parametrize(("labels", "answer", "held"), OTHERS_OF_THE_KINDS, ids=range(9))
+@pytest.mark.parametrize(("labels", "answer", "held"), OTHERS_OF_THE_KINDS, ids=range(17))
 def test_what_was_misread_at_first_is_read_in_other_words_too(
     labels: tuple[str, ...], answer: str, held: tuple[str, ...] | None
 ) -> None:

@@ -126,6 +126,7 @@ CHOOSE = {
     r"选(?:择|取|定|项|的是|了)?(?:\s*(?:是|为|:))?"
     r"|(?:毫无疑问|显然|肯定|当然|我认为|我觉得|就)(?:应该?)?是|即|必须是|最终\s*:|答案\s*[—–-]+|从.{1,8}?(?:改成|改为|换成|变为)|答\s*:|=>|⇒"
     r"|正确\s*:|(?:只有|唯有|仅有?|只剩下?|剩下?的?是?)"
+    r"|(?:所以|因此|故)[,，:]?(?:本题|应该?)?(?:是|为)?"
     r"|(?:正确|对)的(?:选项|答案|说法)?(?:\s*(?:应该是|应为|是|为|有|包括|:))+",
 }
 """What chooses the option behind it; a named group is what denies it."""
@@ -141,12 +142,12 @@ RIGHT = (
     r"|(?:is|are)\s+(?:my|our) (?:final |best )?(?:choice|answer|pick)s?\b"
     r"|là (?:lựa chọn|đáp án|câu trả lời)(?: cuối cùng)?(?: của)? (?:tôi|em|mình)"
     r"|(?:才是|就是|是)答案|是我的(?:最终|最后)?(?:选择|答案)"
-    r"|(?:stands|fits?|holds|applies|remains?)\b"
+    r"|(?:(?:stands|fits?|holds|applies|remains?)|(?:is|are) (?:better|preferable|preferred))\b"
     r"|(?:đều |là |thì |mới |cũng |hoàn toàn |chính |phương án |đáp án |lựa chọn |câu trả lời |ý )*"
     r"(?:đúng|chính xác|(?:phù hợp|hợp lý)(?: nhất| hơn(?: cả| hết)?)|đúng hơn cả"
     r"|đáp án(?!\s*(?:sai|không)))(?!\s*(?:hay|với))"
     r"|(?:选项|项|答案|说法|、)?(?:的?(?:说法|描述|表述|叙述))?\s*(?:都|均|是|才是|为|最|也|完全|才|全部|全都|皆)*"
-    r"(?:正确|对(?![照比于于应])|准确|合适|符合题意|正确答案|正确选项|符合|最好|最?佳(?:选项|答案)|合适的?(?:选项|答案)|优选项)"
+    r"(?:正确|对(?![照比于于应])|准确|合适|符合题意|正确答案|正确选项|符合|最好|最?佳(?:选项|答案)|(?:更|较)?合适的?(?:选项|答案)?|更(?:好|符合|恰当)|优选项)"
     r"|\s*[:=-]?\s*(?:\([+]\)|[✓✔☑√✅]))"
 )
 WRONG = (
@@ -168,7 +169,7 @@ WRONG = (
 OUT = (
     r"(?:eliminat(?:e|ed|ing)|rul(?:e|ed|ing) out|exclud(?:e|ed|ing)|reject(?:ed|ing)?"
     r"|discard(?:ed|ing)?|"
-    r"not|wrong|incorrect|except(?: for)?|instead of|rather than|other than|neither|nor|"
+    r"not|wrong|incorrect|except(?: for)?|instead of|rather than|other than|neither|nor|over|"
     r"(?:đã |có thể |ta )?loại(?: trừ| bỏ| đi)?|không phải(?: là)?|chứ không phải(?: là)?|sai"
     r"|ngoại trừ|trừ|thay vì|"
     r"排除(?:了|掉)?|不是|而非|而不是|除了?|错误(?:的)?(?:是|有|选项)?|不正确的(?:是|有)?|淘汰|去掉|剔除|错的(?:是|有)?)"

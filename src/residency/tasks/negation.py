@@ -530,8 +530,8 @@ class _Reader:
         following = self.row[place + 1] if place + 1 < len(self.row) else None
         if sign.kind == YES and self.group and following and following.kind == NO:
             between = self.text[sign.end : following.start]
-            if not re.search(r"\w", between):  # "is not", "是错的"
-                return
+            if not re.search(r"\w", between) or self._follows(place + 1):
+                return  # "is not", "是错的", "noted last month is no longer there"
         if before and before.kind in (YES, NO) and not labelled:
             if before.kind == NO and sign.kind == YES:
                 if self._follows(place) and self.group:

@@ -184,7 +184,7 @@ def _first_value(words: str) -> tuple[object, bool]:
         except (ValueError, RecursionError):
             continue
         around = re.sub(r"json|\W", "", words[: opening.start()] + words[end:])
-        if value != [] or not around:
+        if value != [] or not around or ANSWERS.fullmatch(fold(around)):
             return value, bool(words[: opening.start()].strip() or words[end:].strip())
     braces = re.search(r"\{[^{}]{3,4000}\}", words)
     if braces is None or ":" not in normalize("NFKC", braces[0]):
@@ -339,7 +339,8 @@ MARK_CUE = re.compile(
     r"(?:\b(?:final |total |overall )?(?:mark|score|grade|rating|points?|total)"
     r"(?: awarded| given| is| was| of| would be|s)*|điểm(?: số)?(?: là| cho| tổng| cuối cùng)*|"
     r"chấm|cho|tổng điểm|(?:最终|总|综合)?(?:得分|分数|评分|打分|成绩|总分)|给|打|"
-    r"\b(?:give|award|rate|assign)(?: (?:it|this|the answer|this answer|that))?(?: (?:a|an))?)"
+    r"\b(?:give|award|rate|assign|earn|get|receive|deserve|merit)s?"
+    r"(?: (?:it|this|the answer|this answer|that))?(?: (?:a|an))?)"
     r"\W{0,12}?(?:là|is|a|为|是|应?为)?\W{0,8}?" + NUMBER,
     re.IGNORECASE,
 )
