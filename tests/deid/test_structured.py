@@ -191,3 +191,42 @@ def test_two_initials_inside_of_longer_ones_or_of_a_code_are_nobody() -> None:
     assert not list(own.find("Mã bệnh nhân: HH-0382465; HQH.7745; BN: P.H.Q.H.N. ho", "vi"))
     for text in ("Bệnh nhân: H.H. ho", "Bệnh nhân: HQH-1948", "BN: H.Q.H. 1948"):
         assert [one.kind for one in own.find(text, "vi")] == ["name"], text
+
+
+@pytest.mark.parametrize(
+    ("name", "lang", "text", "wanted"),
+    [
+        ("Dawn Addison", "en", "Dawn was tearful. Addison's disease since 1999.", ["Dawn"]),
+        ("Paul Baker", "en", "a Baker cyst behind the knee; Mr Baker walked", ["Baker"]),
+        ("April Marsh", "en", "review in April; April Marsh agrees", ["April Marsh"]),
+        ("Jean-Luc Moreau", "en", "J.-L. Moreau seen; JL Moreau", ["J.-L. Moreau", "JL Moreau"]),
+        ("Tran Van Khoa", "en", "seen: Tran VK", ["Tran VK"]),
+        ("Thomas B. Archer", "en", "given b archer's tea, then B. Archer left", ["B. Archer"]),
+        ("Trần Thái Dương", "vi", "đau thái dương; Thái Dương kể", ["Thái Dương"]),
+        ("Lê Thị Hồng", "vi", "Hồng (con gái) ký; hồng cầu", ["Hồng"]),
+        ("Đỗ Văn Chu", "vi", "Đỗ Văn Chu chu kỳ", ["Đỗ Văn Chu"]),
+        ("Phan Văn Bé", "vi", "em bé 3 kg; anh Bé mệt", ["Bé"]),
+        ("程序", "zh", "程序，男，40岁；按程序办理", ["程序"]),
+        ("赵秀珍", "zh", "2床 秀珍 已起床", ["秀珍"]),
+        ("周国栋", "zh", "国栋妈妈来电", ["国栋"]),
+        ("白云山", "zh", "服白云山颗粒", []),
+    ],
+)
+def test_a_name_that_may_be_a_word_is_told_by_what_stands_around_it(
+    name: str, lang: str, text: str, wanted: list[str]
+) -> None:
+    assert found((("name", name),), text, lang) == wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "lang", "text", "wanted"),
+    [
+        ("address", "18 Hawthorne Ave, Salem, OR", "en", "moved back to Hawthorne", ["Hawthorne"]),
+        ("address", "浙江省绍兴市", "zh", "绍兴人，务农", ["绍兴"]),
+        ("email", "ann.roe+w@example.org", "en", "ann dot roe at example dot org", None),
+    ],
+)
+def test_parts_of_addresses_and_of_mail_are_found(
+    kind: str, value: str, lang: str, text: str, wanted: list[str] | None
+) -> None:
+    assert found(((kind, value),), text, lang) == (wanted or [text])

@@ -31,6 +31,7 @@ from residency.deid.tagger import (
     finder,
     read_card,
 )
+from residency.deid.terms import is_term
 from residency.deid.vault import Vault
 from residency.workflows.deidentify_texts import deidentify_texts
 
@@ -122,6 +123,32 @@ def test_codes_of_public_systems_and_diseases_called_by_a_name_stay() -> None:
     found, doubts = reviewed(words).add("n", text, [])
     assert [text[one.start : one.end + 5] for one in found] == ["2345-7, sis", "Grave came"]
     assert not doubts
+
+
+@pytest.mark.parametrize(
+    ("text", "quote", "kind", "stays"),
+    [
+        ("GCS 14/15 on arrival", "14/15", "date", True),
+        ("sức cơ 3/5 hai chân", "3/5", "date", True),
+        ("seen on 14/5 again", "14/5", "date", False),
+        ("PSA 18,4 ng", "18,4", "date", True),
+        ("a 12-lead tracing", "12-lead", "date", True),
+        ("born 12-Dec", "12-Dec", "date", False),
+        ("stent 2.75x23", "2.75x23", "record", True),
+        ("APC c.1234del", "c.1234del", "record", True),
+        ("chart KM 22", "KM 22", "record", False),
+        ("予甲强龙静滴", "龙", "name", True),
+        ("今由老龙陪同", "龙", "name", False),
+        ("找龙主任看", "龙", "clinician", False),
+        ("penicillin (hives)", "hives", "clinician", True),
+        ("told to call priya", "priya", "clinician", False),
+    ],
+)
+def test_scores_sizes_and_words_that_are_tagged_stay(
+    text: str, quote: str, kind: str, stays: bool
+) -> None:
+    start = text.index(quote)
+    assert is_term(text, start, start + len(quote), kind) is stays
 
 
 def test_what_a_person_decided_is_done() -> None:

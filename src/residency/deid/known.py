@@ -160,13 +160,17 @@ def _is_one(left: str, right: str) -> bool:
 
 def _fits(one: Variant, view: View, start: int, end: int) -> bool | None:
     """Whether a variant is meant at a place; None where nothing around it tells."""
+    found = view.shown[start:end]
+    if one.kind in NAMES and _is_term(found, view.shown, end):
+        return None
     if not one.test and not one.marked:
         return True
-    found = view.shown[start:end]
     if one.marked and not _marks_of(found) <= _marks_of(one.marked):
         return False
-    if one.test in ("", "han", "titled"):
-        return not one.test or _in_chinese(one, view.shown, start, end)
+    if not one.test:
+        return None if one.kind in NAMES and _is_phrase(found, view, start) else True
+    if one.test in ("han", "titled"):
+        return _in_chinese(one, view.shown, start, end)
     if one.test in ("ordered", "swapped"):
         return _in_order(one, view, start, end)
     if one.test == "misread":
@@ -192,7 +196,52 @@ def _fits(one: Variant, view: View, start: int, end: int) -> bool | None:
         return True
     if one.test == "common" and not one.marked and _within_sentence(view.shown, start, end):
         return True
-    return None if one.test == "common" else False
+    if one.test != "common":
+        return False
+    told = _does_as_people(view, end) or AGED.match(view.shown, end) is not None
+    return True if told else None
+
+
+def _is_term(found: str, text: str, end: int) -> bool:
+    """Whether a name is part of a term here: of a disease called after somebody (``Graves
+    disease``, ``a Baker cyst``), of a Chinese drug."""
+    if found[-1] >= "\u3400":
+        return text.startswith(tuple(_data()["han_terms"]), end)
+    *before, last = found.split()
+    eponym = last.lower() in _eponyms() and len("".join(before)) < 2
+    return eponym and _eponymous().match(text, end) is not None
+
+
+@cache
+def _eponyms() -> frozenset[str]:
+    return frozenset(name_data("en")["vetoes"])
+
+
+@cache
+def _eponymous() -> re.Pattern[str]:
+    return re.compile(rf"(?:['’]s|s['’]?)?[ \-](?:{'|'.join(_data()['eponymous'])})(?!\w)", re.I)
+
+
+def _is_phrase(found: str, view: View, start: int) -> bool:
+    """Whether two words of a Vietnamese name, not both with a capital, may be ordinary ones (``đau
+    thái dương``, ``dịp Quốc khánh``)."""
+    words = found.split()
+    if len(words) != 2 or words[1][0].isupper() or _cue_before(view.shown, start):
+        return False
+    ordinary = [squeeze(word) in common(view.lang) for word in words]
+    return any(ordinary) if words[0][0].isupper() else all(ordinary)
+
+
+def _does_as_people(view: View, end: int) -> bool:
+    """Whether what stands behind a word is what people do, are or are to each other: ``Hope was
+    tearful``, ``Sơn (con trai)``."""
+    return _doing(view.lang).match(view.low, end) is not None
+
+
+@cache
+def _doing(lang: str) -> re.Pattern[str]:
+    words = _data()["doing"].get(lang) or ["(?!)"]
+    return re.compile(rf"[ ](?:{'|'.join(words)})(?!\w)")
 
 
 def _in_order(one: Variant, view: View, start: int, end: int) -> bool | None:
@@ -254,7 +303,8 @@ def _as_initials(one: Variant, found: str, text: str, start: int) -> bool | None
 
 
 AGED = re.compile(
-    r"[ ,]*[ \t|/]+[ ]*(?:\d{1,3}[ ]?(?:[|\t]|(?i:tuổi|tuoi|t|y|yo|yrs?|岁|[mf]|nam|nữ|nu)(?!\w))"
+    r"(?:[ ,;]*[ \t|/]+|[,;、])[ ]*"
+    r"(?:\d{1,3}[ ]?(?:[|\t]|(?i:tuổi|tuoi|t|y|yo|yrs?|岁|[mf]|nam|nữ|nu)(?!\w))"
     r"|(?i:nam|nữ|nu|[mf]|男|女)[ ]?[|\t,/])"
 )
 """An age or a sex, behind what is called by its initials."""
@@ -330,11 +380,20 @@ def _within_sentence(text: str, start: int, end: int) -> bool:
     """Whether a capitalised word stands alone within a sentence: a word in small letters before it,
     no other capitalised one behind it."""
     before = re.search(r"[a-z,] \Z", text[max(0, start - 2) : start])
+    if text[start:end].lower() in MONTHS and WHEN.search(text[max(0, start - 8) : start]):
+        return False
     return (
         bool(before)
         and not re.match(r"-|[ ]?[A-Z0-9]", text[end : end + 2])
         and not text[start:end].isupper()
     )
+
+
+MONTHS = frozenset({"april", "may", "june", "august"})
+WHEN = re.compile(
+    r"(?:^|[^a-z])(?:in|since|by|until|till|of|last|next|early|late|mid|this|from|during) \Z"
+)
+"""What stands before a month."""
 
 
 def _in_chinese(one: Variant, text: str, start: int, end: int) -> bool | None:
@@ -345,11 +404,25 @@ def _in_chinese(one: Variant, text: str, start: int, end: int) -> bool | None:
         return not before.endswith(("大小", "中小", "从小", "缩小", "较小"))
     if behind.startswith(tuple(data["han_after"])):
         return True
+    word = one.key in _set_of_words("zh")
+    if not HAN_SIGN.match(text, start - 1 if start else len(text)) and one.test == "han":
+        if HAN_AGED.match(text, end) and one.kind in NAMES:
+            return True
+        if not word and len(one.key) > 1 and not HAN_SIGN.match(text, end):
+            return True  # alone between signs
     if one.kind == "address":
-        return True if before.endswith(tuple(data["han_places"])) else None
+        native = not word and NATIVE.match(text, end) is not None
+        return True if native or before.endswith(tuple(data["han_places"])) else None
     if one.test == "han" and before.endswith(tuple(data["han_before"])):
         return True
     return None if one.test == "han" and len(one.key) > 1 else False
+
+
+HAN_SIGN, NATIVE = re.compile("[\u3400-\u9fff]"), re.compile("籍|人(?![民员工群体口])")
+HAN_AGED = re.compile(
+    r"[，,、;；：:|\s]{1,3}(?:性别[:：]?)?(?:[男女](?![性人子童孩])|\d{1,3}\s?岁)"
+)
+"""A sex or an age, behind what is a name then."""
 
 
 # What is looked for
@@ -458,6 +531,8 @@ def _code_variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
 def _email_variants(value: str) -> Iterator[Variant]:
     """As it is, and spoken: ``b.odell (at) example [dot] org``."""
     login, _, host = value.rpartition("@")
+    if (bare := login.partition("+")[0]) and bare != login:
+        yield from _email_variants(f"{bare}@{host}")
     spoken = (("at", "dot"), ("acong", "cham"), ("amoc", "cham"), ("圈a", "点"), ("艾特", "点"))
     logins, hosts = ([squeeze(part) for part in re.split(r"\.", one)] for one in (login, host))
     part = max(hosts, key=len)
@@ -539,13 +614,15 @@ def _western(kind: str, words: list[str], lang: str, vietnamese: bool) -> Iterat
         rare = not common(lang).issuperset(keys)
         yield from _orders(kind, keys, words, vietnamese, ordinary, rare)
         yield from _shortened(kind, keys, small(" ".join(words)))
+        if len(pieces := [key for key in map(squeeze, re.split(HYPHEN, words[0])) if key]) > 1:
+            yield from _shortened(kind, [*pieces, *keys[1:]])  # M.-K. Olsen
     if vietnamese:
         yield from _misread(kind, keys[-1])
         yield _alone(kind, words[-1], lang, "common" if keys[-1] in common(lang) else "capital")
         if count > 1:
             yield _alone(kind, words[0], lang, "cued")
         return
-    pieces = [piece for word in words for piece in (word, *re.split(r"[\-\u2010-\u2015]", word))]
+    pieces = [piece for word in words for piece in (word, *re.split(HYPHEN, word))]
     particles = _set("particles")
     for piece in dict.fromkeys(pieces):
         key = squeeze(piece)
@@ -553,6 +630,9 @@ def _western(kind: str, words: list[str], lang: str, vietnamese: bool) -> Iterat
             yield from _misread(kind, key)
             known = key in common(lang) or (lang == "vi" and key in common("en"))
             yield Variant(key, kind, "common" if known else "cued" if len(key) < 3 else "")
+
+
+HYPHEN = "[\\-\u2010-\u2015]"
 
 
 def _misread(kind: str, key: str) -> Iterator[Variant]:
@@ -595,7 +675,9 @@ def _orders(
         loose = len(places) == count > 2 or not vietnamese
         marked = "" if loose else small(" ".join(words[at] for at in places))
         own = places == tuple(sorted(places))
-        test: Test = "" if own or not (ordinary or (vietnamese and len(places) < 3)) else "ordered"
+        parted = count > len(places) and any(len(keys[at]) == 1 for at in places)
+        other = not own and (ordinary or vietnamese)
+        test: Test = "ordered" if other or parted else ""
         if test and rare and count == len(places):
             test = "swapped"
         starts = (0, *accumulate(len(keys[at]) for at in places[:-1])) if test else ()
@@ -620,6 +702,7 @@ def _shortened(kind: str, keys: list[str], marked: str = "") -> Iterator[Variant
         [last[0], *heads, first],
         [*heads, last],
         [last, first, *heads],
+        [first, *heads, last[0]],
     ]
     if len(middle) > 1:
         forms += [
@@ -756,6 +839,8 @@ def _streets(part: str) -> Iterator[Variant]:
                 yield Variant(key, "address", part=core)
             if kind and len(core + kind) >= 6:
                 yield Variant(core + kind, "address", part=core)
+        if len(core) > 4 and core not in common("en"):
+            yield Variant(core, "address", "place")
 
 
 def _places(part: str, lang: str) -> Iterator[Variant]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
+from unicodedata import normalize
 
 from residency.deid.draws import Draw
 from residency.deid.names.en_shape import PARTICLES
@@ -320,6 +321,7 @@ class Names:
             return self._chinese(value, told)
         if self.lang == "zh" and (spelt := self._spelt(value, told)):
             return spelt
+        value = _undressed(value)
         words = words_of(value, own, told, titled)
         bare = own == "vi" and (unmarked or self._bare(value, words))
         made, position = "", 0
@@ -511,6 +513,13 @@ def _elements() -> re.Pattern[str]:
 def _of_parts(bare: str) -> bool:
     """Whether a name is made of the parts of Tibetan and other names."""
     return len(bare) % 2 == 0 and _elements().fullmatch(bare) is not None
+
+
+def _undressed(value: str) -> str:
+    """A name of the same length with plain letters for full-width and dressed ones."""
+    if value.isascii():
+        return value
+    return "".join(one if len(one := normalize("NFKC", sign)) == 1 else sign for sign in value)
 
 
 def _unmarked(text: str) -> str:

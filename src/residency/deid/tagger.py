@@ -20,11 +20,10 @@ import msgspec
 from residency.core.errors import UserError
 from residency.core.files import file_digest, read_json
 from residency.core.types import Value
-from residency.deid.checks import coded
 from residency.deid.find import Finding, resolve
-from residency.deid.names.en_shape import is_eponym
 from residency.deid.names.zh import before_act
 from residency.deid.options import Deid
+from residency.deid.terms import is_term
 
 if TYPE_CHECKING:
     import numpy as np
@@ -203,7 +202,11 @@ class ReviewedTagger:
         """Findings (in order, without overlaps) with what is tagged beside them, and the places on
         which somebody has to decide."""
         sure, open_ = [], []
-        tagged = [one for one in self.tagger.tag(text, self.review) if not _is_term(text, one)]
+        tagged = [
+            one
+            for one in self.tagger.tag(text, self.review)
+            if not is_term(text, one.start, one.end, one.kind)
+        ]
         clear = {text[one.start : one.end] for one in tagged if one.probability >= self.mask}
         for place in tagged:
             quote = text[place.start : place.end]
@@ -214,11 +217,6 @@ class ReviewedTagger:
                 open_.append(place)
         found = resolve([*findings, *beside(findings, sure, text)])
         return found, tuple(place for place in open_ if any(beside(found, [place], text)))
-
-
-def _is_term(text: str, place: Tagged) -> bool:
-    """A public code system or a code of it, or what a disease is called by."""
-    return coded(text, place.end) or (place.kind in PEOPLE and is_eponym(text, place.end))
 
 
 def tagger_of(

@@ -7,7 +7,7 @@ from functools import cache
 
 from residency.deid.find import Finding
 from residency.deid.names.en import English
-from residency.deid.names.lists import name_data
+from residency.deid.names.lists import name_data, ordinary
 from residency.deid.names.vi import Vietnamese
 from residency.deid.names.zh import Chinese
 from residency.deid.view import View
@@ -38,9 +38,9 @@ def _again(text: str, found: Iterable[Finding], lang: str) -> Iterator[Finding]:
     """The same names elsewhere in the text, where nothing says that they are names: written alike,
     as whole words."""
     seen = {text[one.start : one.end]: one.kind for one in found}
-    places = {one.start for one in found}
+    places, words = {one.start for one in found}, ordinary(lang)
     for name, kind in seen.items():
-        if len(name) < (2 if lang == "zh" else 5) or text.count(name) < 2:
+        if len(name) < (2 if lang == "zh" else 5) or text.count(name) < 2 or name in words:
             continue
         at = text.find(name)
         while at >= 0:

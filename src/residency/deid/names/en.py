@@ -9,7 +9,7 @@ from typing import Any
 
 from residency.deid.find import Finding
 from residency.deid.names.en_shape import KNOWN, PARTICLE, WORD, Shapes
-from residency.deid.names.lists import LETTER, LOWER, PEOPLE, UPPER, runs_of
+from residency.deid.names.lists import LETTER, LOWER, PEOPLE, UPPER, ordinary, runs_of
 from residency.deid.view import View
 from residency.deid.words import SpacedWords
 
@@ -92,8 +92,9 @@ class English:
                 at, cue = match.start("v"), low[start:end]
                 if self._apart(cue, text[end:at], text, at + found):
                     continue
-                if text[start:end].isupper() and end - start < 3 and not match["v"].isupper():
-                    continue  # MS is multiple sclerosis, PT physiotherapy
+                apart = not match["v"].isupper() or text[end:at].strip(" .:\t")
+                if text[start:end].isupper() and end - start < 3 and apart:
+                    continue  # MS is multiple sclerosis or mitral stenosis, PT physiotherapy
                 kin = kinds[0] == "relative" and cue not in self.called
                 if kin and self.shapes.is_clinical(match["v"][:found], text, at + found):
                     continue  # what a relative has: "Father Asthma", "Sister Grave's disease"
@@ -132,7 +133,8 @@ class English:
             while at >= 0:
                 end = at + len(word)
                 within = low[at - 1 : at].isalpha() or low[end : end + 1].isalpha()
-                small = len(word) > 4 and _small_line(text, at, self.shapes.is_listed(word))
+                small = len(word) > 4 and word not in ordinary("en")
+                small = small and _small_line(text, at, self.shapes.is_listed(word))
                 if not within and (small or text[at].isupper()):
                     place = self.shapes.grown(text, at, end)
                     more.append(Finding(*place, kind, "rule:en/name-again"))

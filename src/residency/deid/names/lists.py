@@ -22,6 +22,15 @@ def name_data(lang: str) -> Mapping[str, Any]:
     return found
 
 
+@cache
+def ordinary(lang: str) -> frozenset[str]:
+    """Words in small letters that are names too (``deid/data/known.yaml``)."""
+    import yaml
+
+    path = Path(__file__).parent.parent / "data/known.yaml"
+    return frozenset(yaml.safe_load(path.read_text("utf-8"))["words"].get(lang, ()))
+
+
 def any_of(words: Collection[str]) -> str:
     """A pattern of words, the longest first; in groups of one first sign, so that most places are
     left after a look at it."""

@@ -152,7 +152,8 @@ class Vietnamese:
                 if self._is_stop(word.strip(".")) and not given and not ended:
                     break
                 short = word.isupper() and len(word) > 1 and not ended
-                if taken and short and not found[:end].isupper():
+                cancer = word == "K" and taken > 2 and not ended
+                if taken and (short or cancer) and not found[:end].isupper():
                     break  # an abbreviation behind a name
             folded.append(key)
             end, taken = at + len(word), taken + 1

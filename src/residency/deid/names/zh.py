@@ -96,6 +96,11 @@ class Chinese:
         self.cell = re.compile(
             rf"(?<=[|【\t]){veto}\s?(?P<v>{family}[{data['given']}])(?=\s?[|】\t])"
         )
+        twice = "|".join(f"{sign}{sign}" for sign in data["not_pet"])
+        self.pet = re.compile(
+            rf"(?:{any_of(data['children'])})(?:[叫是名:“\"]|小名|乳名){{0,2}}"
+            rf"(?!{twice})(?P<v>([{HAN}])\2)(?!\2)"
+        )
         self.person = re.compile(
             rf"[，,、;；（(/|\s]\s*(?:性别)?:?\s*(?:男|女|\d{{1,3}}\s?岁|(?:{any_of(data['kin'])})[)）])"
         )
@@ -118,6 +123,8 @@ class Chinese:
                 yield Finding(start, stop, "name", "rule:zh/name-alone")
         for match in self.cell.finditer(text):
             yield Finding(match.start("v"), match.end("v"), "name", "rule:zh/name-cell")
+        for match in self.pet.finditer(text):
+            yield Finding(match.start("v"), match.end("v"), "relative", "rule:zh/name-pet")
         for match in self.person.finditer(text):
             at = match.start()
             for length in (2, 3, 4):
@@ -162,7 +169,7 @@ class Chinese:
                 continue
             found = self.before.match(text, at - length, at) if at >= length else None
             led = at > 1 and "\u4e00" <= text[at - 2] <= "\u9fff"
-            if length == 1 and led and text[at - 1] in self.prepositions:
+            if length == 1 and text[at - 1] in (self.prepositions if led else "向从和让"):
                 continue
             whole = length == 1 or text[at - length : at] in self.compound
             found = found if before_act(text, at - length, at + 1) > at else None
