@@ -210,6 +210,15 @@ TAKEN: dict[str, tuple[dict[str, Any], str, Any]] = {
     "ray": ({"use_ray": True, "ray_num_workers": 4, "ray_run_name": "x"}, "accumulation", 4),
     "packs": ({"packing": True, "neat_packing": True}, "packing", "auto"),
     "last answers": ({"mask_history": True}, "loss_on", "last"),
+    "what is published beside": (
+        {"export_dir": "out", "export_size": 5, "push_to_hub": True, "hub_model_id": "one/two"},
+        "method.kind", "lora",
+    ),
+    "a backend that is off": (
+        {"use_kt": False, "kt_optimize_rule": "rule.yaml", "cpu_infer": 32, "chunk_size": 8192,
+         "mode": "normal", "enable_qat": False, "qat_group_size": 32, "overlap_grad_reduce": True},
+        "method.kind", "lora",
+    ),
     "bf16": ({"bf16": True, "flash_attn": "fa2", "enable_liger_kernel": True}, "precision", "bf16"),
     "switches that are off": (
         {"use_galore": False, "galore_rank": 8, "use_badam": False, "badam_mode": "layer",
@@ -249,6 +258,10 @@ REFUSED: list[dict[str, Any]] = [
     {"stage": "dpo"}, {"stage": "kto"}, {"stage": "ppo"}, {"stage": "rm"}, {"stage": "pt"},
     {"dataset": None, "eval_dataset": "pairs"}, {"do_train": False}, {"dataset": "pictures"},
     {"dataset": "preferred"}, {"dataset": "called"}, {"tensor_model_parallel_size": 2},
+    {"use_kt": True, "kt_optimize_rule": "rule.yaml", "cpu_infer": 32, "chunk_size": 8192},
+    {"enable_qat": True, "qat_weight_dtype": "int8"}, {"train_from_scratch": True},
+    {"new_special_tokens": "<a>,<b>"}, {"model_nam_or_path": "m"}, {"modes": "x"},
+    {"generation_num_beams": 4}, {"virtual_pipeline_model_parallel_size": 2},
 ]  # fmt: skip
 
 

@@ -118,6 +118,18 @@ def test_only_what_was_accepted_in_prodigy_is_learned_from(tmp_path: Path, forma
     }
 
 
+def test_a_row_accepted_in_prodigy_without_spans_holds_none_where_other_rows_have_some(
+    tmp_path: Path,
+) -> None:
+    bare = {"text": "Khám lại sau một tuần.", "answer": "accept", "_input_hash": 2}
+    notes, ledger = read(put(tmp_path, rows(prodigy(), bare)), "prodigy")
+    assert [found(note) for note in notes] == [[("ho khan", "S")], []]
+    unmarked = "accepted without spans: nothing is marked in it"
+    assert count_entries(ledger.entries) == {"kept": {"": 1}, "repaired": {unmarked: 1}}
+    with pytest.raises(DataError, match='none of the keys "spans", "accept", "label"'):
+        read(put(tmp_path, rows(bare)), "prodigy")
+
+
 def test_prodigy_relations_and_choices_are_read(tmp_path: Path) -> None:
     ends = [
         {"start": start, "end": end, "label": label}

@@ -19,6 +19,7 @@ BY_NAME = (
     *verdicts.WHO,
     *verdicts.WHO.values(),
     *verdicts.BESIDE.values(),
+    *verdicts.INSTEAD.values(),
     *report_view.UNITS.values(),
     *examples_view.KINDS,
     *examples_view.KINDS.values(),

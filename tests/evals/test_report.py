@@ -293,6 +293,28 @@ def test_a_model_that_is_not_better_than_the_crf_is_said_to_be_none() -> None:
 
 
 @pytest.mark.parametrize(
+    ("beside", "low", "kind", "said"),
+    [
+        ("dictionary", 0.1, "clearly better", "better than the dictionary of the training part"),
+        ("dictionary", -0.3, "worse", "is worse than the dictionary of the training part"),
+        ("majority", -0.2, "not better", "is not better than the commonest labels"),
+    ],
+)
+def test_a_crf_without_a_base_is_judged_beside_what_needs_no_training(
+    beside: str, low: float, kind: str, said: str
+) -> None:
+    found = {"difference": low + 0.1, "low": low, "high": low + 0.2, "p": 0.01, "p_corrected": None}
+    test = replace(COMPARISON, a=beside, **found)
+    reports = [system_report(beside, 0.5), system_report("tuned", 0.6, comparisons=(test,))]
+    (one,) = judgements(reports)
+    assert one.kind == kind and said in one.words
+    with_base = replace(COMPARISON, a="base", difference=0.3, low=0.2, high=0.4, p=0.01)
+    beside_a_base = system_report("tuned", 0.6, comparisons=(test, with_base))
+    (other,) = judgements([system_report("base", 0.3), reports[0], beside_a_base])
+    assert "than the base" in other.words
+
+
+@pytest.mark.parametrize(
     ("value", "difference", "low", "high", "p", "kind"),
     [
         (0.0, 0.0, 0.0, 0.0, 1.0, "learned nothing"),

@@ -127,6 +127,13 @@ def test_nothing_english_is_left_in_the_page(code: str, made: object, tmp_path: 
         assert found <= {"span", "auto", "epochs", "safety", "model"}
 
 
+@pytest.mark.usefixtures("no_charts")
+@pytest.mark.parametrize("code", languages())
+def test_a_calibration_tells_its_shift_beside_its_temperature(code: str, tmp_path: Path) -> None:
+    said = " ".join(Prose(page_of(labels_facts(code), tmp_path), code).said)
+    assert "1.70" in said and "−1.25" in said
+
+
 @pytest.fixture
 def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of which the words alone are looked at."""

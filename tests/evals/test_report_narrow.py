@@ -18,6 +18,7 @@ FLAGS = (
     "--disable-component-update --disable-sync --allow-file-access-from-files "
     "--virtual-time-budget=20000 --dump-dom"
 )
+NO_BASE = ("crf", "dictionary")
 FRAMES = """<pre id=o></pre><script>
 for (const name of NAMES) {
   const frame = document.createElement('iframe')
@@ -36,10 +37,14 @@ for (const name of NAMES) {
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_nothing_scrolls_sideways_at_360_px(tmp_path: Path) -> None:
     names = []
-    for lang, kind in zip(["vi", "zh", "en"] * 2, [*VERDICTS, "worse"], strict=True):
-        names.append(f"{lang}-{kind.replace(' ', '-')}")
+    pages = [
+        *zip(["vi", "zh", "en"] * 2, [*VERDICTS, "worse"], ["base"] * 6, strict=True),
+        *((lang, "not better", beside) for lang in ("vi", "zh", "en") for beside in NO_BASE),
+    ]
+    for lang, kind, beside in pages:
+        names.append(f"{lang}-{beside}-{kind.replace(' ', '-')}")
         (tmp_path / names[-1]).mkdir()
-        render(facts(lang, kind), tmp_path / names[-1])
+        render(facts(lang, kind, beside=beside), tmp_path / names[-1])
     (tmp_path / "all.html").write_text(FRAMES.replace("NAMES", repr(names)), "utf-8")
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     shown = subprocess.run(

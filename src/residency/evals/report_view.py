@@ -19,7 +19,16 @@ from residency.core.types import (
 )
 from residency.corpus.ledger import FOR_TRAINING
 from residency.evals.examples_view import AnswerView, ErrorGroup, errors, side_by_side
-from residency.evals.formats import JUDGED, NONE, count, interval, metric_title, number, percent
+from residency.evals.formats import (
+    JUDGED,
+    NONE,
+    count,
+    interval,
+    metric_title,
+    number,
+    percent,
+    signed,
+)
 from residency.evals.plain import Plain, plain
 from residency.evals.verdicts import (
     PARTS,
@@ -459,6 +468,11 @@ def _calibration(report: Report, words: Words) -> Iterator[str]:
             n=count(found.rows),
             before=_with_interval(found.before),
             after=_with_interval(found.after),
+        )
+    if found.shift:
+        yield words(
+            "To the log-odds of its written answers {shift} is added first",
+            shift=signed(found.shift, 2),
         )
     yield from _abstention(report, words)
 

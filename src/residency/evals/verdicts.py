@@ -22,6 +22,8 @@ CLEAR = 0.05
 """p below which a difference is called clear."""
 BESIDE = {"base": "base", "crf": "CRF"}
 """Baselines that a model is judged beside."""
+INSTEAD = {"dictionary": "dictionary of the training part", "majority": "commonest labels"}
+"""Those of a model that starts from no base and is a CRF itself."""
 PARTS = {
     "safety": "questions about harm and abstention",
     "test": "held-out notes",
@@ -123,7 +125,8 @@ def size_of(report: Report, groups: str, words: Words) -> str:
 
 def judgements(reports: Iterable[Report], words: Words = ENGLISH) -> list[Judgement]:
     """What the results of the last system of each task say: that it learned nothing, or by the
-    paired tests how it stands to the base and to a CRF that learned from the same training part."""
+    paired tests how it stands to the base and to a CRF that learned from the same training part; a
+    CRF that starts from no base, to what needs no training."""
     found = []
     for task, each in by_task(reports).items():
         metric, tuned = main_metric(each), each[-1]
@@ -145,11 +148,11 @@ def judgements(reports: Iterable[Report], words: Words = ENGLISH) -> list[Judgem
             )
             found.append(Judgement(task=task, kind="learned nothing", words=said))
             continue
-        for name in BESIDE:
-            pair = (metric, name, tuned.system.name)
-            test = next((c for c in comparisons(each) if (c.metric, c.a, c.b) == pair), None)
-            if test is not None:
-                found.append(_judged(task, tuned, test, words))
+        tests = {
+            c.a: c for c in comparisons(each) if (c.metric, c.b) == (metric, tuned.system.name)
+        }
+        beside = [name for name in BESIDE if name in tests] or list(INSTEAD)
+        found += [_judged(task, tuned, tests[name], words) for name in beside if name in tests]
     return found
 
 
@@ -164,7 +167,7 @@ def _judged(task: str, tuned: Report, test: Comparison, words: Words) -> Judgeme
         difference=f"{signed(test.difference, 2)} {interval(test.low, test.high, 2)}",
     )
     held = {"who": f"{task}: {_who(tuned, words)}", "figures": figures}
-    other = words(BESIDE[test.a])
+    other = words((BESIDE | INSTEAD)[test.a])
     if low > 0 and p < CLEAR:
         said = words("{who} is clearly better than the {other} {figures}.", other=other, **held)
         return Judgement(task=task, kind="clearly better", words=said)
@@ -176,10 +179,10 @@ def _judged(task: str, tuned: Report, test: Comparison, words: Words) -> Judgeme
         )
         return Judgement(task=task, kind="not better", words=said)
     if high < 0:
-        said = words("{who} is worse than the base {figures}.", **held)
+        said = words("{who} is worse than the {other} {figures}.", other=other, **held)
         return Judgement(task=task, kind="worse", words=said)
     if way * test.difference <= 0:
-        said = words("{who} is not better than the base {figures}.", **held)
+        said = words("{who} is not better than the {other} {figures}.", other=other, **held)
         return Judgement(task=task, kind="not better", words=said)
     said = words(
         "{who}: whether it is better than the {other} cannot be told with {n} independent groups "

@@ -31,7 +31,7 @@ from residency.core.part import parse
 from residency.core.types import Report, RunFacts, Value
 from residency.evals.floor import SafetyFloor, judge_of, safety_gate
 from residency.evals.formats import SAFETY_PART
-from residency.evals.verdicts import judgements
+from residency.evals.verdicts import BESIDE, INSTEAD, judgements
 from residency.models import artefact as artefacts
 from residency.models import fingerprint
 from residency.models.fingerprint import Fingerprint
@@ -473,7 +473,7 @@ def verdict(run: Path, artefact: Path) -> str:
         for one in judgements(
             report
             for report in read_json(path, list[Report])
-            if report.system.name in ("base", "crf", "tuned", artefact.name)
+            if report.system.name in (*BESIDE, *INSTEAD, "tuned", artefact.name)
         )
     ]
     return ", ".join(dict.fromkeys(kinds))

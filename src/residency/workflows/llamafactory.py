@@ -112,7 +112,7 @@ def _shown(became: str) -> str:
 def _check_kind(given: Mapping[str, Any], file: Path) -> None:
     """Raise ``UserError`` where a file is no configuration of instruction tuning."""
     for key, what in keys()["others"].items():
-        if key in given:
+        if key in given and not given.get("dataset"):
             raise UserError(f"{file}: is {what}.")
     stage = given.get("stage", "sft")
     if stage != "sft":
@@ -133,7 +133,7 @@ def _without_counterpart(given: Mapping[str, Any], file: Path, ignore: tuple[str
     table, fates = keys(), Fates()
     every = {*table["carried"], *table["harmless"], *table["refused"]}
     for key, value in given.items():
-        switch = next((to for of, to in table["belongs"].items() if str(key).startswith(of)), "")
+        switch = next((to for of, to in table["belongs"].items() if _begins(of, str(key))), "")
         still = table["neutral"].get(key, ())
         neutral = value is None or value in still or (not _set(value) and True not in still)
         if key in ignore:
@@ -153,6 +153,11 @@ def _without_counterpart(given: Mapping[str, Any], file: Path, ignore: tuple[str
             hint = f"; did you mean {close[0]}?" if close else "; correct it, or leave it out."
             raise UserError(f"{file}: {key}: is no key of LLaMA-Factory that is known{hint}")
     return fates
+
+
+def _begins(part: str, key: str) -> bool:
+    """Whether a key is the one, or one of those whose names begin so."""
+    return key == part or (part.endswith("_") and key.startswith(part))
 
 
 def _refuse(file: Path, key: str, why: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -14,12 +15,16 @@ from residency.corpus.reader import Row, require
 from residency.corpus.span_repair import Raw
 
 NO_ANSWER = "has no answer of accept, reject or ignore"
+NO_KEYS = 'has none of the keys "spans", "accept", "label"'
+UNMARKED = "accepted without spans: nothing is marked in it"
 
 
 class Prodigy(Records):
     """Prodigy's rows: ``spans`` of a ``text``, ``relations`` between them, the chosen options of a
     choice (``accept``) or the label of a text (``label``). Only rows that were accepted are learned
-    from; those that were rejected or ignored are counted as left out. Offsets count code points.
+    from; those that were rejected or ignored are counted as left out. Prodigy adds ``spans`` with
+    the first mark, so an accepted row without holds none, in a file of which other rows have some.
+    Offsets count code points.
     """
 
     format: Literal["prodigy"]
@@ -27,6 +32,12 @@ class Prodigy(Records):
     """Field of the row, or of its ``meta``, that holds the id."""
     group: str = ""
     """Field of the row, or of its ``meta``, that holds the patient or document."""
+
+    def rows(self, path: Path) -> Iterator[Row]:
+        marked = any("spans" in one for _, one in self.records(path) if isinstance(one, dict))
+        for row in super().rows(path):
+            empty = marked and row.fault == NO_KEYS
+            yield replace(row, fault="", repairs=(UNMARKED,)) if empty else row
 
     def row(self, record: Record, path: Path, line: int) -> Row | None:
         where, meta = f"{path}:{line}", record.get("meta")
@@ -42,21 +53,22 @@ class Prodigy(Records):
         labels = tuple(identifier(one) for one in chosen) if isinstance(chosen, list) else ()
         if not labels and "spans" not in record and isinstance(record.get("label"), str):
             labels = (record["label"],)
-        if "spans" not in record and not labels and chosen is None:
-            return Row(line=line, id=id, fault='has none of the keys "spans", "accept", "label"')
         spans = read_entities(record.get("spans"), EntityKeys(), where, "format")
         if isinstance(spans, str):
             return Row(line=line, id=id, fault=spans)
+        nothing = "spans" not in record and not labels and chosen is None
+        left_out = refused_answer(record)
         return Row(
             line=line,
             id=id,
+            fault=NO_KEYS if nothing and not left_out else "",
             text=text,
             group=identifier(about.get(self.group)) if self.group else "",
             spans=tuple(replace(raw, key=_key(raw)) for raw in spans),
             relations=tuple(_relations(record.get("relations"))),
             labels=labels,
             offsets="characters",
-            left_out=refused_answer(record),
+            left_out=left_out,
         )
 
 
