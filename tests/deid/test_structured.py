@@ -230,3 +230,19 @@ def test_parts_of_addresses_and_of_mail_are_found(
     kind: str, value: str, lang: str, text: str, wanted: list[str] | None
 ) -> None:
     assert found(((kind, value),), text, lang) == (wanted or [text])
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "lang", "text", "wanted"),
+    [
+        ("phone", "0577-88112233", "zh", "座机8811-2233，血糖8.8", "8811-2233"),
+        ("phone", "(802) 555-0177", "en", "call 555 0177 after 5", "555 0177"),
+        ("address", "天津市滨海新区", "zh", "回滨海后复查", "滨海"),
+        ("name", "苏木", "zh", "患者苏木，方用苏木10g", "苏木"),
+        ("name", "Lý Thị Gái", "vi", "con gái đưa vào; chị Gái mệt", "Gái"),
+    ],
+)
+def test_local_numbers_new_districts_and_names_that_are_herbs_or_kin(
+    kind: str, value: str, lang: str, text: str, wanted: str
+) -> None:
+    assert found(((kind, value),), text, lang) == [wanted]

@@ -206,10 +206,14 @@ def _is_term(found: str, text: str, end: int) -> bool:
     """Whether a name is part of a term here: of a disease called after somebody (``Graves
     disease``, ``a Baker cyst``), of a Chinese drug."""
     if found[-1] >= "\u3400":
-        return text.startswith(tuple(_data()["han_terms"]), end)
+        return text.startswith(tuple(_data()["han_terms"]), end) or bool(DOSE.match(text, end))
     *before, last = found.split()
     eponym = last.lower() in _eponyms() and len("".join(before)) < 2
     return eponym and _eponymous().match(text, end) is not None
+
+
+DOSE = re.compile(r"\s?\d+(?:\.\d+)?\s?(?:[mk]?g|ml|克|毫克|毫升|片|枚|粒|丸)(?![a-z])")
+"""What stands behind a drug or a herb."""
 
 
 @cache
@@ -513,6 +517,10 @@ COUNTRY = re.compile(
 )
 
 
+AREA = re.compile(r"\(?0\d{2,3}\)?[ .\-]+(\d[\d .\-]{6,9})")
+"""A number with an area's code before it, without which it is dialled nearby."""
+
+
 def _code_variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
     key = squeeze(value).translate(CONFUSED)
     if len(key) < SHORTEST_CODE or not any(map(str.isdigit, squeeze(value))):
@@ -524,6 +532,11 @@ def _code_variants(kind: str, value: str, lang: str) -> Iterator[Variant]:
         if len(digits) == len(local):
             local = re.sub(r"^1(?=\d{10}$)" if lang == "en" else r"^(?:84|86)(?=\d{8})", "", local)
         yield Variant(local.lstrip("0"), kind, code=True)
+        near = local[-7:] if lang == "en" and len(local) == 10 else ""
+        if parted := AREA.fullmatch(value.strip()):
+            near = re.sub(r"\D", "", parted[1])
+        if len(near) > 6 and near[0] not in "01":
+            yield Variant(near, kind, code=True)
     elif digits != key and len(digits) >= 6:
         yield Variant(digits, kind, code=True)
 
@@ -795,9 +808,9 @@ POSTCODE = re.compile(
     r"(?<![\w-])(?:\d{5}(?:-?\d{4})?|\d{6}|[A-Z]{1,2}\d[A-Z\d]?\s?\d[A-Z]{2}|[A-Z]\d[A-Z]\s?\d[A-Z]\d)(?![\w-])"
 )
 HAN_UNIT = re.compile(
-    r"([\u3400-\u9fff]{1,8}?)(特别行政区|自治区|自治州|省|市|州|盟|区|县|旗|镇|乡|街道|村|小区|社区|新村|花园|大道|路|街|巷|弄|胡同)"
+    r"([\u3400-\u9fff]{1,8}?)(特别行政区|自治区|自治州|新区|省|市|州|盟|区|县|旗|镇|乡|街道|村|小区|社区|新村|花园|大道|路|街|巷|弄|胡同)"
 )
-HAN_PLACES = frozenset("省市区县镇乡村州") | {"自治区"}
+HAN_PLACES = frozenset("省市区县镇乡村州") | {"自治区", "新区"}
 
 
 def _address_variants(value: str, lang: str) -> Iterator[Variant]:
