@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -190,3 +191,52 @@ def test_a_base_of_joined_words_is_planned_by_syllables_without_the_segmenter(
     recipe = Recipe.load(project / "recipe.yaml", [f"base={joined}"])
     (found,) = plan.forecasts(recipe, "24GB")
     assert found.fits
+
+
+def test_a_plan_of_the_same_rows_settings_and_versions_is_remembered(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, memory = project / "recipe.yaml", tmp_path / "plans"
+    (first,) = plan.forecasts(Recipe.load(recipe), memory=memory)
+
+    def anew(*_: object) -> None:
+        raise LookupError
+
+    def look(*changes: str) -> list[plan.Forecast]:
+        return plan.forecasts(Recipe.load(recipe, changes), memory=memory)
+
+    monkeypatch.setattr(plan, "subject_of_recipe", anew)  # what reads the rows
+    (again,) = look()
+    assert again.facts[:-1] == first.facts and again.facts[-1][0] == "measured"
+    assert again.verdict.partition("usable")[0] == first.verdict.partition("usable")[0]
+    for changes in (["stages[0].batch=2"], ["seed=2"], ["stages[0].steps=7"]):
+        with pytest.raises(LookupError):
+            look(*changes)
+    with monkeypatch.context() as other, pytest.raises(LookupError):
+        other.setattr(plan, "free_memory", lambda: 1.0)  # it does not fit any more
+        look()
+    with monkeypatch.context() as other, pytest.raises(LookupError):
+        other.setattr(plan, "packages", lambda: {"torch": "3"})
+        look()
+    (kept,) = memory.iterdir()
+    said = kept.read_text("utf-8")
+    for damaged in (said[:100], "[]"):
+        kept.write_text(damaged, "utf-8")
+        with pytest.raises(LookupError):
+            look()
+    kept.write_text(said, "utf-8")
+    with (project / "data" / "notes.jsonl").open("a", encoding="utf-8") as file:
+        file.write("\n")
+    with pytest.raises(LookupError):
+        look()
+
+
+def test_a_remembered_plan_loads_no_torch(project: Path, tmp_path: Path) -> None:
+    said = (
+        "import sys; from pathlib import Path; from residency.recipe import Recipe;"
+        "from residency.workflows.plan import forecasts;"
+        f"found = forecasts(Recipe.load({str(project / 'recipe.yaml')!r}), '24GB',"
+        f" memory=Path({str(tmp_path / 'plans')!r})); print('torch' in sys.modules)"
+    )
+    shown = [subprocess.check_output([sys.executable, "-c", said], text=True) for _ in range(2)]
+    assert shown == ["True\n", "False\n"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from residency.core.errors import UserError
 from residency.core.types import Answer, Example, Labels, Span, Spans
+from residency.models import crf
+from residency.models.adapters.crf import Crf
 from residency.models.baselines import learn
 from residency.tasks.card import Card, Label
 
@@ -102,3 +106,35 @@ def test_a_baseline_that_does_not_answer_a_card_is_refused(
     ) as error:
         learn(name, [], card, 0)
     assert allowed in str(error.value)
+
+
+def test_a_crf_that_was_fitted_to_the_same_rows_is_not_fitted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = [
+        marked(at, text, (text.split()[-1], "drug"))
+        for at, text in enumerate(["uống metformin", "tiêm insulin", "uống aspirin"])
+    ]
+    anew = asked("crf", train, SPANS, "uống insulin", "tiêm aspirin và nghỉ")
+    crf.fit(train, SPANS, Crf(), tmp_path)
+    fit, again = crf.fit, []
+
+    def counted(examples: list[Example], *given: Any) -> crf.Fitted:
+        again.append(len(examples))
+        return fit(examples, *given)
+
+    monkeypatch.setattr(crf, "fit", counted)
+
+    def learned(rows: list[Example]) -> list[Answer | None]:
+        system = learn("crf", rows, SPANS, 0, [tmp_path / "none", tmp_path])
+        texts = ["uống insulin", "tiêm aspirin và nghỉ"]
+        given = [Example(id=str(at), task="t", input=text) for at, text in enumerate(texts)]
+        return [one.answer for one in system.predict(given)]
+
+    assert learned(train) == anew and again == []
+    learned(train[::-1])  # the order changes sums of floating point numbers
+    learned(train[:2])
+    learned([*train[:2], marked(2, "uống aspirin", ("uống", "sign"))])
+    assert again == [3, 2, 3]
+    crf.forget(tmp_path, {"metformin"}, [], [])
+    assert learned(train) == anew and again == [3, 2, 3, 3]

@@ -175,9 +175,11 @@ def plan(
     """Estimate memory, time and disk before a run.
 
     From the data and the base's configuration alone: its weights need not be here. Exits with 1
-    where a stage does not fit. Without a recipe it says what kind of base and which method fit a
+    where a stage does not fit. What was measured is remembered: the same rows, settings and
+    versions need no second look. Without a recipe it says what kind of base and which method fit a
     card and a task.
     """
+    from residency.models.base import imported
     from residency.workflows import plan
 
     if recipe is None or task is not None:
@@ -190,7 +192,8 @@ def plan(
         say(plan.advice(found, gpu or "this machine"))
         return
     with tracking() as tracker:
-        forecasts = plan.forecasts(load(recipe, overrides), gpu, tracker)
+        memory = imported().parent / "plans"
+        forecasts = plan.forecasts(load(recipe, overrides), gpu, tracker, memory)
     for one in forecasts:
         terminal().print(_forecast_table(one))
         say(one.verdict)

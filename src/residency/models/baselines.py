@@ -44,9 +44,9 @@ class Baseline:
 
     @classmethod
     def learned(
-        cls, examples: Sequence[Example], card: Card, seed: int
+        cls, examples: Sequence[Example], card: Card, seed: int, fitted: Iterable[Path] = ()
     ) -> Baseline | crf.CrfPredictor:
-        """The system, ready to answer."""
+        """The system, ready to answer; see ``learn``."""
         return cls(examples, card, seed)
 
     def __init__(self, examples: Sequence[Example], card: Card, seed: int) -> None:
@@ -143,8 +143,11 @@ class CrfBaseline(Baseline):
 
     @classmethod
     def learned(
-        cls, examples: Sequence[Example], card: Card, seed: int
+        cls, examples: Sequence[Example], card: Card, seed: int, fitted: Iterable[Path] = ()
     ) -> Baseline | crf.CrfPredictor:
+        for folder in fitted:
+            if crf.is_fitted(folder, examples, card, Crf()):
+                return crf.CrfPredictor.of_files(folder, card, cls.title, cls.title)
         with tempfile.TemporaryDirectory(prefix="residency-") as made:
             crf.fit(examples, card, Crf(), Path(made))
             return crf.CrfPredictor.of_files(Path(made), card, cls.title, cls.title)
@@ -156,11 +159,12 @@ KINDS: dict[str, type[Baseline]] = {
 
 
 def learn(
-    name: str, examples: Sequence[Example], card: Card, seed: int
+    name: str, examples: Sequence[Example], card: Card, seed: int, fitted: Iterable[Path] = ()
 ) -> Baseline | crf.CrfPredictor:
     """A baseline by its name, learned from the training part; the same seed, the same answers.
 
-    Raises ``UserError`` where it does not answer the card.
+    ``fitted``: artefacts that may hold the CRF already, fitted to these very examples. Raises
+    ``UserError`` where it does not answer the card.
     """
     head = of(card).classifier
     able = [title for title, kind in KINDS.items() if head in kind.heads]
@@ -175,7 +179,7 @@ def learn(
         for one in examples
         if one.gold is not None and set(of(card).labels(one.gold, card)) <= {*card.names}
     ]
-    return KINDS[name].learned(known, card, seed)
+    return KINDS[name].learned(known, card, seed, fitted)
 
 
 def label_sets(rows: Sequence[crf.Learned], card: Card) -> list[tuple[str, ...]]:

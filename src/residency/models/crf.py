@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from residency.core.errors import UserError
-from residency.core.files import read_json, write_bytes, write_json
+from residency.core.files import digest, read_json, write_bytes, write_json
 from residency.core.part import parse
+from residency.core.run_folder import packages
 from residency.core.types import (
     Answer,
     Calibration,
@@ -69,6 +70,9 @@ class LexicalFeatures(Value, frozen=True):
     """Name of a list -> its terms."""
     parameters: int = 0
     """Weights that are not 0."""
+    learned_from: str = ""
+    """Digest of the rows, settings and versions that it was fitted with; empty where it was changed
+    since."""
 
 
 class Seer:
@@ -400,6 +404,7 @@ def fit(examples: Sequence[Example], card: Card, method: Crf, folder: Path) -> F
         outputs=head.outputs(card),
         terms=count_terms(owns),
         lists={Path(name).stem: read_terms(Path(name)) for name in method.dictionaries},
+        learned_from=_origin(rows, card, method),
     )
     seer = Seer(features)
     for row in rows:
@@ -416,6 +421,30 @@ def fit(examples: Sequence[Example], card: Card, method: Crf, folder: Path) -> F
         slots += len(row.slots)
         changed.update(row.changed)
     return Fitted(dict(changed), dict(sorted(outputs.items())), slots, kept, losses)
+
+
+def is_fitted(folder: Path, examples: Sequence[Example], card: Card, method: Crf) -> bool:
+    """Whether a folder holds, unchanged, what ``fit`` would write of these examples."""
+    path = folder / FEATURES
+    known = read_json(path, LexicalFeatures).learned_from if path.is_file() else ""
+    return bool(known) and known == _origin(learned(examples, card), card, method)
+
+
+def _origin(rows: Sequence[Learned], card: Card, method: Crf) -> str:
+    """Digest of all that the files of ``fit`` depend on. It tells nobody what a row says: it is
+    one number of all rows together."""
+    return digest(
+        {
+            "rows": [
+                [one.example.input, [float(t) for t in one.targets], one.group] for one in rows
+            ],
+            "outputs": classifier_of(card).outputs(card),
+            "several": card.multiple,
+            "method": method.model_dump(mode="json"),
+            "lists": [read_terms(Path(name)) for name in method.dictionaries],
+            "versions": [crfsuite().CRFSUITE_VERSION, packages().get("residency", "")],
+        }
+    )
 
 
 class Learned(NamedTuple):
@@ -513,7 +542,7 @@ def forget(
     for path in sorted(folder.rglob(FEATURES)):
         features = read_json(path, LexicalFeatures)
         kept = {term: counts for term, counts in features.terms.items() if term not in gone}
-        write_json(path, msgspec.structs.replace(features, terms=kept))
+        write_json(path, msgspec.structs.replace(features, terms=kept, learned_from=""))
         method: Crf = parse(Crf, features.method, FEATURES)
         names = {
             name for text in own for name in lexical.names(text, method.features, method.window)

@@ -8,14 +8,13 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
 
 from residency.core.errors import UserError
 from residency.core.part import Part
 from residency.core.types import Value
-from residency.models import sharding
 from residency.models.adapters import Method
 from residency.models.base import Base, silent
 from residency.models.weights import LARGE, bare
@@ -23,11 +22,11 @@ from residency.tasks.card import Card
 from residency.tasks.heads import Head
 from residency.train.defaults import StagePlan
 from residency.train.device import Device, device_here, held
-from residency.train.items import TrainingItem
-from residency.train.kinds import training_of
-from residency.train.meta_step import Batch, Precision, StepMemory, measure_step
 from residency.train.stage import Stage
-from residency.train.words_beside import trainings
+
+if TYPE_CHECKING:
+    from residency.train.items import TrainingItem
+    from residency.train.meta_step import Batch, Precision, StepMemory
 
 USED_OF_GPU, USED_OF_CPU = 0.4, 0.5
 """Share of the throughput for large matrices that a training step comes to."""
@@ -53,6 +52,8 @@ class RowLengths(Value, frozen=True):
     def longest(self, micro_batch: int, packed: bool) -> Batch:
         """The heaviest micro-batch that can come up; rows end to end count as rows of their mean
         length."""
+        from residency.train.meta_step import Batch
+
         order = sorted(range(len(self.lengths)), key=lambda i: -self.lengths[i])[:micro_batch]
         lengths = [self.lengths[i] for i in order]
         trained = sorted(self.trained, reverse=True)[:micro_batch]
@@ -112,6 +113,8 @@ def undisturbed() -> Iterator[None]:
 @undisturbed()
 def footprint(subject: Subject, method: Method) -> int:
     """Bytes that this process holds once everything is imported that training imports."""
+    from residency.train.meta_step import Batch, measure_step
+
     depth = None if uneven(method) else min(subject.layers, 1) or None
     model = attached(subject.build(depth), settled(method, subject))
     measure_step(model, subject.head, Batch(rows=1, tokens=8, trained=1))
@@ -209,6 +212,8 @@ def _seconds(
 def _borrowed(subject: Subject, method: Method, half: bool) -> int:
     """Bytes put together at most: what belongs to no layer, and two layers, of which one is on its
     way, with their gradients. ``half``: what is not trained has 16 bits."""
+    from residency.models import sharding
+
     shallow = SHALLOW[0]
     depth = None if uneven(method) or subject.layers <= shallow else shallow
     model = attached(subject.build(depth), settled(method, subject))
@@ -226,6 +231,8 @@ def _borrowed(subject: Subject, method: Method, half: bool) -> int:
 def _reading(subject: Subject) -> Batch:
     """The heaviest batch of the stop part, whose rows are taken to be like those of the training
     part."""
+    from residency.train.meta_step import Batch
+
     longest = max(subject.rows.lengths)
     count = max(1, min(subject.dev, READ_ROWS, subject.head.read_tokens // longest))
     return Batch(rows=count, tokens=longest, trained=min(longest, max(subject.rows.trained)))
@@ -245,12 +252,14 @@ def _measured(
     device: Device,
 ) -> tuple[StepMemory, list[int]]:
     """A step at full depth, and the sizes of the frozen linear layers of the body."""
+    from residency.train.kinds import training_of
+    from residency.train.meta_step import StepMemory, measure_step
 
     def at(depth: int | None) -> tuple[StepMemory, list[int]]:
         model = attached(subject.build(depth), method)
         training_of(subject.head).speed_up(model, device.kind)
         linear = frozen_linear(model)
-        precision = cast(Precision, plan.precision)
+        precision = cast("Precision", plan.precision)
         given = (model, subject.head, batch, precision, plan.checkpointing, half, reading)
         return measure_step(*given), linear
 
@@ -387,6 +396,8 @@ def of_plan(
     program: int,
 ) -> MemoryEstimate:
     """The estimate of a stage whose settings are all decided."""
+    from residency.train.words_beside import trainings
+
     method = stage.tuning
     large = device.kind == "cuda" and parameters_of(subject) >= LARGE
     found = estimate(

@@ -255,7 +255,8 @@ def predictor_of(
         trainable = read_json(able[name] / "stage.json", StageResult).trainable
     elif name in baselines.KINDS:
         seed = material.inputs.recipe.seed
-        predictor = baselines.learn(name, examples_of(one, "train"), one.card, seed)
+        rows = examples_of(one, "train")
+        predictor = baselines.learn(name, rows, one.card, seed, able.values())
     else:
         predictor = untuned(material.inputs, one, list(able.values())[-1], longest)
     predictor.info = msgspec.structs.replace(predictor.info, name=name, trainable=trainable)

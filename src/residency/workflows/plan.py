@@ -3,13 +3,18 @@ what would fit at all."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec.structs import replace
 
 from residency.core.errors import UserError
+from residency.core.files import digest, file_digest, read_json, write_json
 from residency.core.progress import Silent, Tracker
+from residency.core.run_folder import hardware, now, packages
 from residency.core.types import Example, MaskProof, Value
 from residency.models.base import NO_BASE, Base
 from residency.models.predictors import output_of
@@ -18,15 +23,16 @@ from residency.tasks.card import Card
 from residency.tasks.examples import examples, fixed
 from residency.tasks.families import head_of
 from residency.tasks.heads import TOKENS, WORDS, Head
+from residency.train import estimate as plans
 from residency.train import processes
 from residency.train.defaults import StagePlan
-from residency.train.device import device_here, device_named, held
+from residency.train.device import Device, device_here, device_named, free_memory, held
+from residency.train.estimate import MemoryEstimate
 from residency.train.stage import Stage
-from residency.workflows.steps import base_of
+from residency.workflows.steps import Inputs, base_of, hash_files, stage_steps
 
 if TYPE_CHECKING:
-    from residency.train.device import Device
-    from residency.train.estimate import MemoryEstimate, Subject
+    from residency.train.estimate import Subject
 
 LARGE_WINDOW = 1024
 """Tokens of the rows that a suggestion reckons with."""
@@ -54,6 +60,22 @@ class Suggestion(Value, frozen=True):
     fits: bool
 
 
+class Measured(Value, frozen=True):
+    """What was measured of a stage that fits, and what is said of its rows."""
+
+    stage: str
+    device: Device
+    estimate: MemoryEstimate
+    facts: tuple[tuple[str, str], ...]
+
+
+class Remembered(Value, frozen=True):
+    """The stages of a recipe as they were measured once."""
+
+    created: str
+    stages: tuple[Measured, ...]
+
+
 class Setting(Value, frozen=True):
     """A stage on a device, with what its estimate depends on."""
 
@@ -67,26 +89,32 @@ class Setting(Value, frozen=True):
 
 
 def forecasts(
-    recipe: Recipe, gpu: str | None = None, tracker: Tracker | None = None
+    recipe: Recipe,
+    gpu: str | None = None,
+    tracker: Tracker | None = None,
+    memory: Path | None = None,
 ) -> list[Forecast]:
     """What each stage takes on the device at hand, or on a card by name or memory.
 
-    Reads the data and the base's configuration and tokenizer, no weights. Raises ``UserError``
-    where one of them is missing.
+    Reads the data and the base's configuration and tokenizer, no weights. ``memory``: a folder that
+    keeps what was measured for the next time; it holds counts, and no text of a row. Raises
+    ``UserError`` where data or base is missing.
     """
-    tracker = tracker or Silent()
-    tracker.start("reading the rows")
-    from residency.train import estimate as plans
-    from residency.train.items import limits
-
     processes.check(recipe.launch)
-    device = device_named(gpu) if gpu else device_here()
     based = any(stage.needs_base for stage in recipe.stages)
     base = base_of(recipe, weights=False) if based else NO_BASE
     recipe = recipe.settled(base)
+    file = _file(memory, recipe, base, gpu) if memory and based else None
+    if file is not None and (known := _remembered(file, gpu)) is not None:
+        return known
+    tracker = tracker or Silent()
+    tracker.start("reading the rows")
+    from residency.train.items import limits
+
+    device = device_named(gpu) if gpu else device_here()
     subject, proof = subject_of_recipe(recipe, base) if based else (None, None)
     tracker.end()
-    found = []
+    found, measured = [], []
     tracker.start("measuring a step of each stage", len(recipe.stages))
     for number, stage in enumerate(recipe.stages, start=1):
         tracker.update(number - 1)
@@ -96,22 +124,81 @@ def forecasts(
         program = plans.footprint(subject, stage.tuning) if device.kind == "cpu" else 0
         setting = Setting(recipe, stage, base, subject, device, program)
         estimate = _estimate(setting)
-        fits = plans.fits(estimate, device)
-        found.append(
-            Forecast(
-                stage=stage.title(number),
-                device=device.name,
-                fits=fits,
-                verdict=plans.verdict(estimate, device),
-                facts=(
-                    *_facts(estimate, subject),
-                    *(("tokenizer", said) for said in limits(proof)),
-                ),
-                advice="" if fits else _advice(setting),
-            )
-        )
+        facts = (*_facts(estimate, subject), *(("tokenizer", said) for said in limits(proof)))
+        one = Measured(stage.title(number), device, estimate, facts)
+        found.append(_forecast(one, "" if plans.fits(estimate, device) else _advice(setting)))
+        measured += [one] if found[-1].fits and _as_wished(stage, estimate.plan) else []
     tracker.end()
+    if file is not None and len(measured) == len(recipe.stages) and (gpu or device.kind == "cpu"):
+        here = [replace(one, device=replace(one.device, usable=0.0)) for one in measured]
+        with suppress(UserError):  # only a help for next time
+            write_json(file, Remembered(created=now(), stages=tuple(here)))
     return found
+
+
+def _forecast(one: Measured, advice: str = "") -> Forecast:
+    return Forecast(
+        stage=one.stage,
+        device=one.device.name,
+        fits=plans.fits(one.estimate, one.device),
+        verdict=plans.verdict(one.estimate, one.device),
+        facts=one.facts,
+        advice=advice,
+    )
+
+
+def _as_wished(stage: Stage, plan: StagePlan) -> bool:
+    """Whether the micro-batch is what it would be with any amount of memory."""
+    rows = plan.micro_batch * plan.accumulation
+    most = plans.micro_batches(rows, plans.MOST_ROWS)[0]
+    return stage.micro_batch != "auto" or plan.micro_batch == most
+
+
+def _file(memory: Path, recipe: Recipe, base: Base, gpu: str | None) -> Path | None:
+    """Where the figures of a recipe are remembered, by all that they depend on; ``None`` where a
+    file is missing, which the plan itself says."""
+    folder = Path(base.path)
+    try:
+        inputs = Inputs(recipe=recipe, folder=Path(), base=base, files=hash_files(recipe))
+        steps = [step.key for step in stage_steps(inputs)]
+    except UserError:
+        return None
+    about = {
+        "steps": steps,
+        "launch": recipe.launch.model_dump(mode="json"),
+        "base": {
+            path.name: path.stat().st_size if path.suffix in WEIGHTS else file_digest(path)
+            for path in sorted(folder.iterdir())
+            if path.is_file()
+        },
+        "gpu": gpu or "",
+        "machine": [hardware(), *(os.environ.get(name, "") for name in OF_MACHINE)],
+        "packages": packages(),
+    }
+    return memory / f"{digest(about)[:32]}.json"
+
+
+WEIGHTS = (".safetensors", ".bin")
+"""Endings of files of which the size alone matters."""
+OF_MACHINE = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+"""Variables of the environment that change what the machine is."""
+
+
+def _remembered(file: Path, gpu: str | None) -> list[Forecast] | None:
+    """What was measured before, held against the memory that is free now; ``None`` where nothing
+    was, or where it does not fit now."""
+    with suppress(UserError):  # a damaged file is written anew
+        kept = read_json(file, Remembered) if file.is_file() else Remembered("", ())
+        usable = device_named(gpu).usable if gpu else free_memory()
+        when = (("measured", f"{kept.created}, with the same rows, settings and versions"),)
+        found = [
+            _forecast(
+                replace(one, device=replace(one.device, usable=usable), facts=(*one.facts, *when))
+            )
+            for one in kept.stages
+        ]
+        return found if found and all(one.fits for one in found) else None
+    return None
 
 
 def _lexical(recipe: Recipe, stage: Stage, number: int) -> Forecast:
@@ -152,7 +239,6 @@ def rows_of_recipe(recipe: Recipe) -> tuple[Card, list[Example], int]:
 def subject_of_recipe(recipe: Recipe, base: Base) -> tuple[Subject, MaskProof]:
     """What a recipe trains: the base and the rows of its first task, as the model reads them; and
     what of these is trained."""
-    from residency.train import estimate as plans
     from residency.train.kinds import Reading, training_of
 
     task = recipe.tasks[0]
@@ -168,7 +254,6 @@ def subject_of_recipe(recipe: Recipe, base: Base) -> tuple[Subject, MaskProof]:
 
 
 def _estimate(setting: Setting) -> MemoryEstimate:
-    from residency.train import estimate as plans
     from residency.train.defaults import resolve as decided
     from residency.train.kinds import training_of
 
@@ -243,8 +328,6 @@ def _time(seconds: float) -> str:
 
 def _advice(setting: Setting) -> str:
     """The fewest changes, of those that change results least, with which it fits."""
-    from residency.train import estimate as plans
-
     made: list[str] = []
     for words, changed in _changes(setting):
         made.append(words)
@@ -362,8 +445,6 @@ def _peak(
     micro_batch: int,
     checkpointing: bool = False,
 ) -> float:
-    from residency.train import estimate as plans
-
     subject = plans.subject_of(config, head, ("O", "B", "I"), rows)
     plan = StagePlan(
         epochs=1,
