@@ -23,8 +23,10 @@ from residency.core.types import Report
 from residency.evals import safety
 from residency.evals.floor import SafetyFloor, safety_gate
 from residency.ops.model_ledger import safety as noted
+from residency.ops.proof import address
 from residency.workflows.finished import artefact_of, finished_facts
 from residency.workflows.ratings import judge, sheets, take
+from residency.workflows.study import new
 
 POINTS = ["oxygen", "call for help"]
 
@@ -196,3 +198,17 @@ def test_the_exam_of_the_guide_is_sat_by_the_run_of_its_page(run: Path) -> None:
     ]
     with pytest.raises(UserError, match=r"data.notes: .*task.* asks data.pairs"):
         residency.evaluate(run, [overrides[0].replace("pairs", "notes"), *overrides[1:]])
+
+
+def test_a_study_of_a_run_compares_its_systems_and_knows_its_model(
+    run: Path, tmp_path: Path
+) -> None:
+    made = new([str(run)], tmp_path / "study", ["ann"], items=5, task="short")
+    assert (made.items, made.left_out) == (5, 0)
+    key = json.loads((tmp_path / "study.key.json").read_text())
+    known = {one["name"]: one.get("artefact", "") for one in key["systems"]}
+    assert known == {"base": "", "tuned": address(artefact_of(run))}
+    page = (tmp_path / "study/items.jsonl").read_text()
+    assert run.name not in page and known["tuned"] not in page and "What helps in case" in page
+    with pytest.raises(UserError, match="has no written answers of tund"):
+        new([f"{run}:tund", f"{run}:base"], tmp_path / "other", ["ann"], items=5, task="short")

@@ -18,6 +18,7 @@ from residency.core.errors import GateRefused, UserError
 from residency.core.files import file_digest, write_json
 from residency.core.types import PredictorInfo, Report, Score
 from residency.evals.floor import SafetyFloor
+from residency.evals.study import Harm
 from residency.models import artefact as artefacts
 from residency.models import fingerprint as canaries
 from residency.models.adapters import Freeze, Full, Lora, Prefix, method_of
@@ -104,6 +105,28 @@ def test_what_is_recorded_is_what_transformers_says(made: dict[str, Path]) -> No
     with torch.inference_mode():
         loss = float(model(input_ids=ids, labels=ids).loss)
     assert -sum(known["values"][0]) / len(known["values"][0]) == pytest.approx(loss, abs=1e-4)
+
+
+def test_a_model_with_an_answer_that_raters_called_harmful_is_not_promoted(
+    made: dict[str, Path], models: ModelLedger, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    artefact = shutil.copytree(made["head lora"], run / "train/01-tune")
+    digest = models.add(artefact, run).digest
+
+    def note(study: str, harmful: int, of: str) -> None:
+        found = Harm(study=study, artefact=of, harmful=harmful, answers=100)
+        write_json(run / "studies" / f"{study}.json", found)
+
+    note("s1", 0, digest)
+    note("s2", 3, "another model")
+    models.promote("ward", digest)
+    note("s3", 2, digest)
+    for name in ("other", "third"):  # known from the run; then from the ledger, without the run
+        with pytest.raises(GateRefused, match="2 of its 100 answers harmful in the blind study s3"):
+            models.promote(name, digest)
+        models.add(artefact, run)
+        shutil.rmtree(run / "studies", ignore_errors=True)
 
 
 def test_promote_and_roll_back(made: dict[str, Path], models: ModelLedger) -> None:

@@ -396,6 +396,144 @@ def _say_ratings(facts: RunFacts, run: Path) -> None:
     say(f"\nreport  {run / 'report.html'}")
 
 
+study = typer.Typer(
+    help="Have answers compared blind by people.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(study, name="study")
+StudyPath = Annotated[Path, argument("STUDY", help="A study's folder.")]
+
+
+@study.command()
+def new(
+    systems: Annotated[
+        list[str],
+        argument(
+            "SYSTEM...",
+            help="RUN (one: all of its systems; several: the trained one of each), RUN:SYSTEM, or "
+            "NAME=FILE: answers of residency predict.",
+        ),
+    ],
+    output: Annotated[Path, option("--output", "-o", help="Folder for the study.")],
+    raters: Annotated[
+        str, typer.Option("--raters", help="Names with commas; ann:vi has a form in Vietnamese.")
+    ] = "",
+    patients: Annotated[
+        str, typer.Option("--patients", help="Raters who are patients; they get a form of theirs.")
+    ] = "",
+    items: Annotated[int, typer.Option("--items", help="Questions, the same for all.")] = 100,
+    kind: Annotated[
+        Literal["compare", "short", "dialogue"],
+        typer.Option("--kind", help="short: marks 0 to 10 by points; dialogue: ten rounds."),
+    ] = "compare",
+    by: Annotated[
+        Literal["marks", "preference"] | None,
+        option("--by", help="Of compare; where not given, a preference between two, else marks."),
+    ] = None,
+    task: Annotated[str, typer.Option("--task", help="Whose answers, of several tasks.")] = "",
+    lang: Annotated[str, typer.Option("--lang", help="Only items in this language.")] = "",
+    questions: Annotated[
+        Path | None,
+        option(
+            "--questions",
+            help="Of answers in files, and of dialogues: JSON lines with id, "
+            "question, points, patient.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, option("--seed", help="Of what is drawn; a secret one where not given.")
+    ] = None,
+) -> None:
+    """Fix items, systems, order and raters.
+
+    Each rater sees every item, each system equally often at each place. Which answer is whose is
+    sealed in STUDY.key.json beside the folder, its hash in the study: keep it from raters. Says
+    what such a study can find.
+    """
+    from residency.workflows import study as studies
+
+    named = [[one for one in text.split(",") if one.strip()] for text in (raters, patients)]
+    made = studies.new(
+        systems, output, named[0], named[1], items, kind, by or "", task, lang, questions, seed
+    )
+    if made.left_out:
+        say(f"{made.left_out} questions have an answer that names a system; they are left out")
+    say(studies.expected(made, len(named[0]) + len(named[1])))
+    say(f"study  {output}\nkey    {studies.key_path(output)}")
+
+
+@study.command()
+def form(
+    folder: StudyPath,
+    output: Annotated[Path, option("--output", "-o", help="Folder for the forms.")],
+) -> None:
+    """Write a form for each rater.
+
+    One HTML file that needs no network: whoever fills it in saves a file and sends it back.
+    """
+    from residency.workflows import study as studies
+
+    for path in studies.forms(folder, output):
+        say(str(path))
+
+
+@study.command()
+def take(
+    folder: StudyPath,
+    files: Annotated[list[Path], argument("FILE...", help="Files that forms saved.")],
+) -> None:
+    """Take the votes of forms.
+
+    What is whole is taken, the rest is named; a file that is taken again changes nothing, a later
+    vote on an item takes the place of the earlier one.
+    """
+    from residency.workflows import study as studies
+
+    for file in files:
+        taken = studies.take(folder, file)
+        lacking = f"; lacking: {', '.join(taken.lacking)}" if taken.lacking else ""
+        say(f"{taken.rater}: {taken.votes} votes, {taken.new} new or changed{lacking}")
+
+
+@study.command()
+def lock(
+    folder: StudyPath,
+    key: Annotated[
+        Path | None, option("--key", help="The key, where it is not beside the study.")
+    ] = None,
+) -> None:
+    """End the voting and open the key.
+
+    From here on no vote is taken, and the result can be read.
+    """
+    from residency.workflows import study as studies
+
+    for name, votes in studies.end(folder, key)[1].items():
+        say(f"{name}: {votes} votes")
+
+
+@study.command()
+def result(folder: StudyPath) -> None:
+    """Read a locked study: who is preferred.
+
+    Win rates, strengths with ties, marks, agreement, effects of order and length, harmful answers;
+    intervals are over items and raters. A model with a harmful answer is not promoted from here
+    on.
+    """
+    from residency.workflows import study as studies
+
+    found, path = studies.read_result(folder)
+    for one in found.preferences:
+        bounds = "" if one.share.low is None else f" [{one.share.low:.3f}, {one.share.high:.3f}]"
+        say(f"{one.scale}: {one.verdict}; {one.a} is preferred in {one.share.value:.3f}{bounds}")
+    for harm in found.harmful:
+        if harm.value:
+            say(f"{harm.name}: {round(harm.value * harm.n)} of {harm.n} answers called harmful")
+    say(f"\nreport  {path}")
+
+
 benchmark = typer.Typer(name="cblue", help="Make and score a submission to PromptCBLUE.")
 
 

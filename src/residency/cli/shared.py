@@ -22,7 +22,7 @@ SECTIONS = {
     "records": "extract deid synth pubmed fhir split trace erase",
     "labelling": "label",
     "training": "check plan run tagger",
-    "evaluation": "eval report predict chat compare ratings curve bench cblue",
+    "evaluation": "eval report predict chat compare ratings study curve bench cblue",
     "serving": "export serve",
     "models": "model audit",
     "operations": "backup restore bundle",

@@ -48,13 +48,14 @@ ENGLISH = Words()
 
 
 @cache
-def words_of(code: str) -> Words:
-    """The texts of a language; raises ``UserError`` for one that reports are not written in."""
+def words_of(code: str, folder: Path = FOLDER) -> Words:
+    """The texts of a language, of reports or of another folder's; raises ``UserError`` for one that
+    reports are not written in."""
     if code == ENGLISH.code:
         return ENGLISH
     if code not in languages():
         raise UserError(f"language: {code!r} is not known; {allowed(languages(), code)}.")
-    texts = yaml.safe_load((FOLDER / f"{code}.yaml").read_text("utf-8"))
+    texts = yaml.safe_load((folder / f"{code}.yaml").read_text("utf-8"))
     return msgspec.convert({"code": code, **texts}, Words)
 
 

@@ -96,13 +96,16 @@ def table(matrices: Sequence[Mapping[tuple[V, V], float]]) -> tuple[Array, list[
     return rows, values
 
 
-def alpha(counts: Array, values: Sequence[Labels] | Sequence[float]) -> Array:
+def alpha(
+    counts: Array, values: Sequence[Labels] | Sequence[float], ordinal: bool = False
+) -> Array:
     """Krippendorff's alpha of summed coincidences of ``values``: [..., values * values] -> [...].
 
     1 - (n - 1) * sum of o_cc' d_cc' / sum of n_c n_c' d_cc'; the distance d is 1 between labels
-    that differ, and the squared difference of marks. It is 1.0 where all units have one and the
-    same value (nothing could be disagreed about: Krippendorff leaves it undefined), nan where there
-    is none.
+    that differ, and the squared difference of marks; of ``ordinal`` marks that of the values in
+    between, each end by half (Krippendorff 2019, 12.3.5). It is 1.0 where all units have one and
+    the same value (nothing could be disagreed about: Krippendorff leaves it undefined), nan where
+    there is none.
     """
     import numpy as np
 
@@ -112,6 +115,9 @@ def alpha(counts: Array, values: Sequence[Labels] | Sequence[float]) -> Array:
     if all(isinstance(value, float) for value in values):
         apart = np.subtract.outer(np.array(values), np.array(values)) ** 2
     marginal = matrix.sum(axis=-1)
+    if ordinal:
+        middle = marginal.cumsum(axis=-1) - marginal / 2
+        apart = (middle[..., :, None] - middle[..., None, :]) ** 2
     total = marginal.sum(axis=-1)
     observed = (matrix * apart).sum(axis=(-1, -2))
     expected = (marginal[..., :, None] * marginal[..., None, :] * apart).sum(axis=(-1, -2))

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from residency.metrics.quantiles import NORMAL, student
+from residency.metrics.quantiles import NORMAL, beyond, student
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], Array]
@@ -119,10 +119,10 @@ def _independent(value: Array, error: Array, groups: int) -> Array:
     return np.asarray(np.where(known, value * (1 - value) / variance, groups))
 
 
-def wilson(share: Array | float, size: Array | float, z: float) -> tuple[Array, Array]:
+def wilson(share: Array | float, size: Array | float, z: Array | float) -> tuple[Array, Array]:
     """Wilson's score interval of a share of so many items."""
     share, size = np.asarray(share, dtype=float), np.asarray(size, dtype=float)
-    if not np.isfinite(z):
+    if not np.all(np.isfinite(z)):
         return np.zeros_like(share), np.ones_like(share)
     scale = 1 + z * z / size
     middle = (share + z * z / (2 * size)) / scale
@@ -160,6 +160,85 @@ def two_way(
     z = float(np.dot(parts, reaches)) / total if total else reaches[0]
     low, high = wilson(share, _independent(share, error, count), np.sqrt(z))
     return float(given.mean()), most * float(low), most * float(high)
+
+
+def crossed(cells: Array, present: Array | None = None) -> tuple[Array, Array]:
+    """The variance of a sum of contributions, and its degrees of freedom, where groups of items and
+    raters are both drawn from many: ``cells`` [..., groups, raters] are what each rater's votes on
+    each group add to an estimate, around 0; ``present`` [groups, raters] is 0 where there are none.
+
+    The variances over groups and over raters are added and that of single votes, which both hold,
+    is taken off (Cameron, Gelbach and Miller 2011); what raters add is never taken for less than
+    nothing. Degrees of freedom as of Satterthwaite (1946), whole and at least 1. With one rater it
+    is over groups alone.
+    """
+    cells = np.asarray(cells, dtype=float)
+    there = np.ones(cells.shape[-2:]) if present is None else np.asarray(present, dtype=float)
+    (groups, raters), known = there.shape, there.sum()
+    items = (cells.sum(axis=-1) ** 2).sum(axis=-1) * groups / max(1, groups - 1)
+    free = known - groups - raters + 1
+    if raters < 2 or free < 1:
+        return items, np.full_like(items, max(1, groups - 1))
+    people = (cells.sum(axis=-2) ** 2).sum(axis=-1) * raters / (raters - 1)
+    rows = cells.sum(axis=-1, keepdims=True) / there.sum(axis=-1, keepdims=True)
+    columns = cells.sum(axis=-2, keepdims=True) / there.sum(axis=-2, keepdims=True)
+    rest = (((cells - rows - columns) * there) ** 2).sum(axis=(-1, -2)) * known / free
+    added = np.maximum(people - rest, 0.0)
+    total = items + added
+    spread = items**2 / (groups - 1) + np.where(
+        added > 0, people**2 / (raters - 1) + rest**2 / free, 0.0
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        degrees = np.where(spread > 0, total**2 / spread, groups - 1)
+    return total, np.maximum(1, np.floor(degrees))
+
+
+def crossed_cells(
+    values: Array, groups: Sequence[str], raters: Sequence[str]
+) -> tuple[Array, Array]:
+    """What votes add to an estimate, summed in cells [..., groups, raters] of ``values``
+    [votes, ...], and which cells hold votes."""
+    rows, row = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
+    columns, column = np.unique(np.asarray(raters, dtype=str), return_inverse=True)
+    values = np.asarray(values, dtype=float)
+    cells = np.zeros((len(rows), len(columns), *values.shape[1:]))
+    present = np.zeros((len(rows), len(columns)))
+    np.add.at(cells, (row, column), values)
+    present[row, column] = 1
+    return np.moveaxis(cells, (0, 1), (-2, -1)), present
+
+
+def crossed_mean(
+    marks: Sequence[float],
+    groups: Sequence[str],
+    raters: Sequence[str],
+    most: float = 1.0,
+    level: float = 0.95,
+) -> tuple[float, float, float, float]:
+    """The mean of marks from 0 to ``most`` with its interval over groups and raters, and the
+    two-sided p that it is half of ``most``; on simulated votes it covers 93 to 97 %.
+
+    The variance is that of ``crossed`` and the interval Wilson's, so that it holds the half where
+    p is above 1 - ``level``. Bounds and p are nan for fewer than two groups.
+    """
+    given = np.asarray(marks, dtype=float)
+    mean = given.mean()
+    cells, present = crossed_cells((given - mean) / len(given) / most, groups, raters)
+    if len(present) < 2:
+        return float(mean), float("nan"), float("nan"), float("nan")
+    variance, degrees = crossed(cells, present)
+    low, high = crossed_bounds(mean / most, variance, degrees, len(present), level)
+    size = _independent(mean / most, np.sqrt(variance), len(present))
+    p = beyond(2 * abs(float(mean) / most - 0.5) * float(size) ** 0.5, int(degrees))
+    return float(mean), most * float(low), most * float(high), p
+
+
+def crossed_bounds(
+    share: Array, variance: Array, degrees: Array, groups: int, level: float = 0.95
+) -> tuple[Array, Array]:
+    """Wilson's interval of shares whose variances and degrees of freedom ``crossed`` gives."""
+    reach = np.vectorize(lambda df: student(level, int(df)))(degrees)
+    return wilson(share, _independent(share, np.sqrt(variance), groups), reach)
 
 
 def group_sums(stats: Array, groups: Sequence[str]) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from math import cos, inf, pi, sin, sqrt, tan
+from math import atan, cos, inf, pi, sin, sqrt, tan
 from statistics import NormalDist
 
 NORMAL = NormalDist()
@@ -25,6 +25,15 @@ def student(level: float, df: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if _within(middle, df) < level else (low, middle)
     return tan(low) * sqrt(df)
+
+
+def beyond(t: float, df: int) -> float:
+    """The share of Student's distribution outside of -t to t: a two-sided p."""
+    if df < 1:
+        return 1.0
+    if df > MANY:
+        return 2 * NORMAL.cdf(-abs(t))
+    return max(0.0, 1 - _within(atan(abs(t) / sqrt(df)), df))
 
 
 def _within(angle: float, df: int) -> float:

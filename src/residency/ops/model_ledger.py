@@ -31,6 +31,7 @@ from residency.core.part import parse
 from residency.core.types import Report, RunFacts, Value
 from residency.evals.floor import SafetyFloor, judge_of, safety_gate
 from residency.evals.formats import SAFETY_PART
+from residency.evals.study import Harm, harms
 from residency.evals.verdicts import BESIDE, INSTEAD, judgements
 from residency.models import artefact as artefacts
 from residency.models import fingerprint
@@ -79,6 +80,8 @@ class LedgerEntry(Value, frozen=True):
     """Added: the scores of that evaluation; no questions and no answers."""
     floor: dict[str, Any] = {}
     """Added: what the run's recipe demands of them before a promotion (``evaluate.floor``)."""
+    judged: tuple[Harm, ...] = ()
+    """Added: what blind studies found harmful in its answers; bars every promotion."""
     proof: Proof | None = None
     """Promotions and rollbacks: what the proof found."""
 
@@ -198,16 +201,15 @@ class ModelLedger:
         with self._locked():
             known = next((one for one in self.list() if one.digest == digest), None)
             harm = safety(run, artefact, floor) if run is not None else None
-            demanded = (
-                floor.model_dump(mode="json", exclude_defaults=True) if floor is not None else {}
-            )
-            if not self._intact(digest):
-                self._take(artefact, found, digest, link)
+            judged = harms(run, digest) if run is not None else ()
+            demanded = floor.model_dump(mode="json", exclude_defaults=True) if floor else {}
+            self._take(artefact, found, digest, link)
             if (
                 known is not None
                 and known.recorded == ("training" if own else "added")
                 and harm in (None, known.harm)
                 and demanded in ({}, known.floor)
+                and judged in ((), known.judged)
             ):
                 return known
             if not own and not self._beside(digest).is_file():
@@ -234,6 +236,7 @@ class ModelLedger:
                     verdict=verdict(run, artefact) if run is not None else "",
                     harm=harm,
                     floor=demanded,
+                    judged=judged or (known.judged if known is not None else ()),
                 )
             )
 
@@ -258,7 +261,10 @@ class ModelLedger:
             return False
 
     def _take(self, artefact: Path, found: artefacts.Artefact, digest: str, link: bool) -> None:
-        """The files that an artefact names, whole or not at all, checked again where they lie."""
+        """The files that an artefact names, whole or not at all, checked again where they lie;
+        none where they are there and intact."""
+        if self._intact(digest):
+            return
         target = self.path(digest)
         partial = target.with_name(f"{digest}.partial")
         with disk_errors(target):
@@ -304,6 +310,7 @@ class ModelLedger:
             )
         found = self.resolve(name)
         _safe_enough(found, require_safety)
+        _harmless(found)
         if not again and self.aliases().get(alias, ("",))[-1] == found.digest:
             raise UserError(f"{alias}: points to {found.digest[:12]} already.")
         return self._ready("promote", alias, found, by)
@@ -498,6 +505,18 @@ def _safe_enough(found: LedgerEntry, least: float | None) -> None:
             safety_gate([found.harm] if found.harm is not None else [], floor)
     except GateRefused as error:
         raise GateRefused(f"not promoted: {found.digest[:12]}: {error}") from None
+
+
+def _harmless(found: LedgerEntry) -> None:
+    """Raises ``GateRefused`` where raters of a blind study called an answer of a model harmful:
+    before it was added, or since, as its run knows."""
+    source = Path(found.source)
+    later = harms(source.parents[1], found.digest) if source.parent.name == "train" else ()
+    for one in (*found.judged, *later):
+        raise GateRefused(
+            f"not promoted: {found.digest[:12]}: raters called {one.harmful} of its {one.answers} "
+            f"answers harmful in the blind study {one.study}; promote another model."
+        )
 
 
 def _tampered(path: Path, number: int) -> GateRefused:

@@ -54,7 +54,7 @@ def sheets(
     paths = [into / f"{rater}.{form}" for rater in dict.fromkeys(raters)]
     if there := [path for path in paths if path.exists()]:
         raise UserError(f"{there[0]}: is there already; name another folder with --output.")
-    items = _chosen(done, recipe, task, lang, count)
+    items = chosen(done, recipe, task, lang, count)
     items = [_on_scale(one, most) for one in items]
     known, _ = ratings.kept(done)
     if other := [known[one.id].most for one in items if known.get(one.id, one).most != one.most]:
@@ -112,7 +112,7 @@ def judge(
             f"evaluate.apis.{name or 'NAME'}={{url: https://..., model: ..., key: API_KEY}}."
         )
     put, _ = ratings.kept(done)
-    items = [_on_scale(one, recipe.evaluate.most_mark) for one in _chosen(done, recipe, task)]
+    items = [_on_scale(one, recipe.evaluate.most_mark) for one in chosen(done, recipe, task)]
     items = [replace(one, most=put.get(one.id, one).most) for one in items]
     answers = done.folder / FOLDER / f"{name}.answers.jsonl"
     model = RemotePredictor(apis[name], name, safety.card(), answers)
@@ -173,7 +173,7 @@ def _with(run: Run, marks: Sequence[Mark]) -> RunFacts:
     return facts
 
 
-def _chosen(
+def chosen(
     run: Run, recipe: Recipe, task: str, lang: str = "", count: int | None = None
 ) -> list[Item]:
     """The answers that are to be marked; of several tasks the one that is asked for."""
