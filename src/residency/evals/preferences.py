@@ -31,7 +31,7 @@ RIDGE = 1e-9
 ITEM_SD, RATER_SD = 0.5, 0.1
 """Assumed before a study: how much the log-odds of a preference differ from item to item and from
 rater to rater (standard deviations)."""
-STUDIES = 1000
+STUDIES = 4000
 
 
 class Judged(Value, frozen=True):
@@ -370,12 +370,13 @@ def _agreement(
             continue
         counts, values = table([met(given) for given in shared.values()])
         of = [groups[unit] for unit in shared]
-        value, low, high = intervals.bootstrap(
-            counts, of, lambda sums, v=values: alpha(sums, v, ordinal=True)[..., None], level=LEVEL
-        )
-        yield _estimate(
-            scale, float(value[0]), max(-1.0, float(low[0])), min(1.0, float(high[0])), len(shared)
-        )
+        found, low, high = intervals.bootstrap(counts, of, _ordinal(values), level=LEVEL)
+        ends = max(-1.0, float(low[0])), min(1.0, float(high[0]))
+        yield _estimate(scale, float(found[0]), *ends, len(shared))
+
+
+def _ordinal(values: Sequence[float]) -> Callable[[Array], Array]:
+    return lambda sums: alpha(sums, values, ordinal=True)[..., None]
 
 
 def _harmful(judged: Sequence[Judged]) -> Iterator[tuple[Estimate, int]]:

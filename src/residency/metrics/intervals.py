@@ -169,8 +169,8 @@ def crossed(cells: Array, present: Array | None = None) -> tuple[Array, Array]:
 
     The variances over groups and over raters are added and that of single votes, which both hold,
     is taken off (Cameron, Gelbach and Miller 2011); what raters add is never taken for less than
-    nothing. Degrees of freedom as of Satterthwaite (1946), whole and at least 1. With one rater it
-    is over groups alone.
+    nothing. Degrees of freedom as of Satterthwaite (1946), whole, and never fewer than those of
+    raters or groups alone. With one rater it is over groups alone.
     """
     cells = np.asarray(cells, dtype=float)
     there = np.ones(cells.shape[-2:]) if present is None else np.asarray(present, dtype=float)
@@ -190,7 +190,7 @@ def crossed(cells: Array, present: Array | None = None) -> tuple[Array, Array]:
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         degrees = np.where(spread > 0, total**2 / spread, groups - 1)
-    return total, np.maximum(1, np.floor(degrees))
+    return total, np.maximum(min(raters, groups) - 1, np.floor(degrees))
 
 
 def crossed_cells(
