@@ -243,7 +243,7 @@ def draw(
                 question=one.question,
                 answers=answers,
                 group=groups[one.group],
-                points=one.points,
+                points=one.points if kind == "short" else "",
             )
         )
     key = Key(salt=salt, seed=seed, systems=tuple(systems), whose=whose)
