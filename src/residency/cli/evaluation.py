@@ -452,6 +452,7 @@ def new(
     sealed in STUDY.key.json beside the folder, its hash in the study: keep it from raters. Says
     what such a study can find.
     """
+    from residency.evals.study import key_path
     from residency.workflows import study as studies
 
     named = [[one for one in text.split(",") if one.strip()] for text in (raters, patients)]
@@ -461,7 +462,7 @@ def new(
     if made.left_out:
         say(f"{made.left_out} questions have an answer that names a system; they are left out")
     say(studies.expected(made, len(named[0]) + len(named[1])))
-    say(f"study  {output}\nkey    {studies.key_path(output)}")
+    say(f"study  {output}\nkey    {key_path(output)}")
 
 
 @study.command()
