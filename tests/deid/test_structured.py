@@ -203,6 +203,7 @@ def test_two_initials_inside_of_longer_ones_or_of_a_code_are_nobody() -> None:
         ("Tran Van Khoa", "en", "seen: Tran VK", ["Tran VK"]),
         ("Thomas B. Archer", "en", "given b archer's tea, then B. Archer left", ["B. Archer"]),
         ("Trần Thái Dương", "vi", "đau thái dương; Thái Dương kể", ["Thái Dương"]),
+        ("Trần Thái Dương", "vi", "Thái \u2067Dương: khô", ["Thái \u2067Dương"]),
         ("Lê Thị Hồng", "vi", "Hồng (con gái) ký; hồng cầu", ["Hồng"]),
         ("Đỗ Văn Chu", "vi", "Đỗ Văn Chu chu kỳ", ["Đỗ Văn Chu"]),
         ("Phan Văn Bé", "vi", "em bé 3 kg; anh Bé mệt", ["Bé"]),

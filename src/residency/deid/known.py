@@ -229,8 +229,10 @@ def _eponymous() -> re.Pattern[str]:
 def _is_phrase(found: str, view: View, start: int) -> bool:
     """Whether two words of a Vietnamese name, not both with a capital, may be ordinary ones (``đau
     thái dương``, ``dịp Quốc khánh``)."""
-    words = found.split()
-    if len(words) != 2 or words[1][0].isupper() or _cue_before(view.shown, start):
+    words = ["".join(filter(str.isalpha, word)) for word in found.split()]
+    if len(words) != 2 or not all(words) or words[1][0].isupper():
+        return False
+    if _cue_before(view.shown, start):
         return False
     ordinary = [squeeze(word) in common(view.lang) for word in words]
     return any(ordinary) if words[0][0].isupper() else all(ordinary)
