@@ -1,11 +1,12 @@
 """Everything that a machine without a network needs, in one folder: wheels, bases, documentation,
-what deploys it, checksums and a list of its parts.
+what deploys it, container images, checksums and a list of its parts.
 
-    python scripts/bundle.py OUT [--extras NAMES]
+    python scripts/bundle.py OUT [--extras NAMES] [--no-images]
 
 Standard library only; pip and its index are needed here, nothing at the hospital. Wheels are those of
 constraints.txt for this machine's Python and processor: make a bundle on the kind of machine that it
-is for. Container images are not in it: scripts/image.py builds one from Debian packages.
+is for (x86_64, aarch64). Images are archives that scripts/image.py makes of Debian's packages, without
+a daemon; that takes root on Debian, and is left out with --no-images.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ def main() -> None:
     )
     options.add_argument("out", type=Path, help="a new folder")
     options.add_argument("--extras", default=EXTRAS, help=f"of the package; {EXTRAS}")
+    options.add_argument("--no-images", action="store_true", help="without container images")
     given = options.parse_args()
     out: Path = given.out.resolve()
     if out.exists():
@@ -56,6 +58,8 @@ def main() -> None:
         requirements(partial, given.extras)
         documents(partial)
         bases(partial / "bases")
+        if not given.no_images:
+            images(partial / "images")
         parts(partial)
         sums(partial)
         partial.rename(out)
@@ -98,6 +102,12 @@ def bases(folder: Path) -> None:
     home = Path(os.environ.get("RESIDENCY_HOME") or "~/.local/share/residency").expanduser()
     if (home / "bases").is_dir():
         shutil.copytree(home / "bases", folder)
+
+
+def images(folder: Path) -> None:
+    """Archives of the images that deploy/compose.yaml names, and their digests."""
+    for words in (("build",), ("save", str(folder))):
+        run(sys.executable, str(ROOT / "scripts" / "image.py"), *words)
 
 
 def parts(bundle: Path) -> None:

@@ -1,12 +1,15 @@
-"""Build the image where there is no Docker daemon and no registry of images, and show how it runs.
-Root on Debian only.
+"""Build the images of deploy/compose.yaml where there is no Docker daemon and no registry of images,
+keep them as archives, and show how the server's runs. Root on Debian only.
 
-    python scripts/image.py build [--mount FOLDER ...] [--pip FILE]   the Dockerfile, by buildah, on a base that debootstrap makes
-    python scripts/image.py check     the image as deploy/ runs it: its user, no capabilities, a read-only root, no network
+    python scripts/image.py build [NAME ...] [--mount FOLDER ...] [--pip FILE]   by buildah, on a base that debootstrap makes
+    python scripts/image.py save FOLDER [NAME ...]   an archive of each for docker load, and images.env with their digests
+    python scripts/image.py check     the server's as deploy/ runs it: its user, no capabilities, a read-only root, no network
 
+NAME: server, triton (on the server's), redis, proxy, prometheus; all where none is named.
 Standard library only. It needs Debian's buildah, debootstrap, util-linux; everything is written
 under .services/image/. The base is Debian 12 with its own Python 3.11, not
 python:3.11-slim-bookworm: what is shown is that the Dockerfile builds and how its image behaves.
+Images are for this machine's processor: for aarch64 run this on such a machine.
 """
 
 from __future__ import annotations
@@ -29,8 +32,12 @@ from typing import Any, NoReturn
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / ".services" / "image"
 MIRROR = "http://deb.debian.org/debian"
-PACKAGES = ("python3", "python3-venv", "python-is-python3", "ca-certificates")
+PACKAGES = ("python3", "python3-venv", "python-is-python3", "libpython3.11", "ca-certificates")
 BASE, IMAGE = "localhost/debian-python", "localhost/residency"
+IMAGES = {"server": IMAGE} | {
+    name: f"{IMAGE}-{name}" for name in ("triton", "redis", "proxy", "prometheus")
+}
+"""Name -> tag; all but the server's are targets of deploy/Dockerfile."""
 START_SECONDS = 120
 MODEL = """
 from pathlib import Path
@@ -58,7 +65,9 @@ def main() -> None:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("verb", choices=("build", "check", "inside"), metavar="build|check")
+    verbs = ("build", "save", "check", "inside")
+    options.add_argument("verb", choices=verbs, metavar="build|save|check")
+    options.add_argument("names", nargs="*", help="of images; of save the folder first")
     options.add_argument(
         "--mount",
         action="append",
@@ -76,8 +85,14 @@ def main() -> None:
             )
     if os.getuid():
         sys.exit("image: only root can do this.")
+    folder = given.names.pop(0) if given.verb == "save" and given.names else ""
+    names = given.names or list(IMAGES)
+    if unknown := sorted(set(names) - set(IMAGES)):
+        sys.exit(f"image: {unknown[0]}: is no image; there is: {', '.join(IMAGES)}.")
     if given.verb == "build":
-        build(given.mount, given.pip)
+        build(names, given.mount, given.pip)
+    elif given.verb == "save":
+        save(Path(folder or sys.exit("image: save: name a folder.")), names)
     elif given.verb == "check":
         check()
     else:
@@ -104,52 +119,55 @@ def buildah(*arguments: str) -> str:
     return done.stdout.strip()
 
 
-def build(mounts: Sequence[str], pip: Path | None) -> None:
-    """The base, where there is none yet, then the image."""
+def based() -> None:
+    """The base, where there is none yet."""
     system = FOLDER / "debian"
-    if not (FOLDER / "based").exists():
-        shutil.rmtree(system, ignore_errors=True)
-        system.mkdir(parents=True)
-        debootstrap = [
-            "debootstrap",
-            "--variant=minbase",
-            f"--include={','.join(PACKAGES)}",
-            "bookworm",
-        ]
-        if subprocess.run(
-            [*debootstrap, str(system), MIRROR], stdout=subprocess.DEVNULL, check=False
-        ).returncode:
-            sys.exit(f"image: debootstrap failed; {system}/debootstrap/debootstrap.log says why.")
-        container = buildah("from", "scratch")
-        buildah("add", "--quiet", container, str(system), "/")
-        buildah("config", "--env", f"PATH={os.defpath}:/usr/local/bin:/usr/sbin:/sbin", container)
-        buildah("commit", "--quiet", "--rm", container, BASE)
-        shutil.rmtree(system)
-        (FOLDER / "based").touch()
-    begun = time.monotonic()
-    shared = [f"{folder}:{folder}:ro" for folder in mounts] + (
-        [f"{pip.resolve()}:/etc/pip.conf:ro"] if pip else []
-    )
-    volumes = [part for volume in shared for part in ("--volume", volume)]
-    print(
-        buildah(
-            "bud",
-            "--quiet",
-            "--format",
-            "docker",
-            "--isolation",
-            "chroot",
-            "--network",
-            "host",
-            "--build-arg",
-            f"PYTHON={BASE}",
-            *volumes,
-            "--tag",
-            IMAGE,
-            str(ROOT),
-        )
-    )
-    print(f"image: {IMAGE} was built in {time.monotonic() - begun:.0f} s")
+    if (FOLDER / "based").exists():
+        return
+    shutil.rmtree(system, ignore_errors=True)
+    system.mkdir(parents=True)
+    debootstrap = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}"]
+    if subprocess.run(
+        [*debootstrap, "bookworm", str(system), MIRROR], stdout=subprocess.DEVNULL, check=False
+    ).returncode:
+        sys.exit(f"image: debootstrap failed; {system}/debootstrap/debootstrap.log says why.")
+    container = buildah("from", "scratch")
+    buildah("add", "--quiet", container, str(system), "/")
+    buildah("config", "--env", f"PATH={os.defpath}:/usr/local/bin:/usr/sbin:/sbin", container)
+    buildah("commit", "--quiet", "--rm", container, BASE)
+    shutil.rmtree(system)
+    (FOLDER / "based").touch()
+
+
+def build(names: Sequence[str], mounts: Sequence[str], pip: Path | None) -> None:
+    """Images, in the order in which they rest on each other."""
+    based()
+    shared = [f"{folder}:{folder}:ro" for folder in mounts]
+    shared += [f"{pip.resolve()}:/etc/pip.conf:ro"] if pip else []
+    how = ["--quiet", "--format", "docker", "--isolation", "chroot", "--network", "host"]
+    how += [part for volume in shared for part in ("--volume", volume)]
+    for name in sorted(names, key=list(IMAGES).index):
+        begun = time.monotonic()
+        bases = {"PYTHON": BASE} if name == "server" else {"DEBIAN": BASE, "SERVER": IMAGE}
+        more = [f"--build-arg={key}={value}" for key, value in bases.items()]
+        more += [] if name == "server" else ["--file", str(ROOT / "deploy/Dockerfile")]
+        more += [] if name == "server" else ["--target", name]
+        print(buildah("bud", *how, *more, "--tag", IMAGES[name], str(ROOT)))
+        print(f"image: {IMAGES[name]} was built in {time.monotonic() - begun:.0f} s", flush=True)
+
+
+def save(folder: Path, names: Sequence[str]) -> None:
+    """Archives that docker load and podman load read, and what compose is told: each image by the
+    digest that names its content once it is loaded."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = []
+    for name in names:
+        said = json.loads(buildah("inspect", "--type", "image", IMAGES[name]))
+        archive = folder / f"{name}.tar"
+        archive.unlink(missing_ok=True)
+        buildah("push", "--quiet", IMAGES[name], f"docker-archive:{archive}:{IMAGES[name]}:latest")
+        lines.append(f"{name.upper()}_IMAGE=sha256:{said['FromImageID']}\n")
+    (folder / "images.env").write_text("".join(lines), "utf-8")
 
 
 def check() -> None:

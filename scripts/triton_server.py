@@ -8,12 +8,14 @@ installed under .services/triton the first time; run this with the interpreter t
 Triton says that it is ready while a model's process is dead, so each model is asked a question every
 half second and must answer with the digest that was exported: GET /readyz on a port of its own is 200
 while all do, else 503. A model whose process has died is unloaded and loaded again, a server that has
-ended is started again. Nothing asks who is asking: it listens on this machine alone.
+ended is started again. Nothing asks who is asking: it listens on this machine alone, unless --host
+names another address, which must then be one of a network that only residency serve sees.
 """
 
 from __future__ import annotations
 
 import argparse
+import filecmp
 import json
 import os
 import shutil
@@ -45,7 +47,7 @@ AGAIN = 5.0
 """Seconds between two attempts to load."""
 LOADING = 600.0
 """Longest wait for a model to load."""
-ADDRESS = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass
@@ -69,11 +71,18 @@ def main() -> None:
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("repository", type=Path)
+    options.add_argument("repository", type=Path, nargs="?")
+    options.add_argument("--install", action="store_true", help="install the server, and end")
+    options.add_argument("--host", default=LOOPBACK, help=f"address (default {LOOPBACK})")
     options.add_argument("--http", type=int, default=8000, help="port (default 8000)")
     options.add_argument("--grpc", type=int, default=8001, help="port (default 8001)")
     options.add_argument("--ready", type=int, default=8003, help="port of /readyz (default 8003)")
     given = options.parse_args()
+    home = install()
+    if given.install:
+        return
+    if given.repository is None:
+        options.error("name the model repository")
     models = [
         Model(said["model"], said["text"], said["max_tokens"], said["digest"])
         for said in (
@@ -82,17 +91,17 @@ def main() -> None:
     ]
     if not models:
         sys.exit(f"triton: {given.repository} holds no model that residency export triton wrote.")
-    command = server(given)
+    command = server(given, home)
     ended = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: ended.set())
-    url = f"http://{ADDRESS}:{given.http}"
+    url = f"http://{LOOPBACK if given.host == '0.0.0.0' else given.host}:{given.http}"
     for model in models:
         threading.Thread(target=watch, args=(model, url, ended), daemon=True).start()
-    probes = ThreadingHTTPServer((ADDRESS, given.ready), probe_of(models))
+    probes = ThreadingHTTPServer((given.host, given.ready), probe_of(models))
     threading.Thread(target=probes.serve_forever, daemon=True).start()
     print(
-        f"http {url}, grpc {ADDRESS}:{given.grpc}, http://{ADDRESS}:{given.ready}/readyz",
+        f"http {url}, grpc {given.host}:{given.grpc}, http://{given.host}:{given.ready}/readyz",
         flush=True,
     )
     run(command, ended)
@@ -189,8 +198,8 @@ def probe_of(models: list[Model]) -> type[BaseHTTPRequestHandler]:
     return Probe
 
 
-def server(given: argparse.Namespace) -> list[str]:
-    """The command of the server, which is installed where it is not there yet."""
+def install() -> Path:
+    """The server's folder, installed where it is not there yet."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     if version not in PYTHONS:
         sys.exit(f"triton: runs with Python {', '.join(PYTHONS)}, and this is {version}.")
@@ -203,15 +212,22 @@ def server(given: argparse.Namespace) -> list[str]:
             (FOLDER / folder / package).touch()
     home = FOLDER / "server" / "pytriton" / "tritonserver"
     backend, stub = home / "backends" / "python", "triton_python_backend_stub"
-    shutil.copy2(home / "python_backend_stubs" / version / stub, backend / "stub.partial")
-    (backend / "stub.partial").replace(backend / stub)  # which another server may be running
+    ours = home / "python_backend_stubs" / version / stub
+    if not (backend / stub).is_file() or not filecmp.cmp(ours, backend / stub, shallow=False):
+        shutil.copy2(ours, backend / "stub.partial")
+        (backend / "stub.partial").replace(backend / stub)  # which another server may be running
+    return home
+
+
+def server(given: argparse.Namespace, home: Path) -> list[str]:
+    """The command of the server."""
     ports = {"http": given.http, "grpc": given.grpc}
     return [
         str(home / "bin" / "tritonserver"),
         f"--model-repository={given.repository.resolve()}",
         f"--backend-directory={home / 'backends'}",
         *(f"--{kind}-port={port}" for kind, port in ports.items()),
-        *(f"--{kind}-address={ADDRESS}" for kind in ports),
+        *(f"--{kind}-address={given.host}" for kind in ports),
         "--allow-metrics=false",
         "--model-control-mode=explicit",
         "--load-model=*",

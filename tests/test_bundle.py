@@ -36,7 +36,15 @@ def bundle(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "home/bases/e5-small").mkdir(parents=True)
     (tmp_path / "home/bases/e5-small/config.json").write_text("{}")
     monkeypatch.setenv("RESIDENCY_HOME", str(tmp_path / "home"))
+
+    def run(*words: str) -> None:
+        """Of the script of images no more than the files."""
+        if words[2] == "save":
+            Path(words[3]).mkdir()
+            (Path(words[3]) / "server.tar").write_bytes(b"image")
+
     monkeypatch.setattr(script, "wheels", wheels)
+    monkeypatch.setattr(script, "run", run)
     monkeypatch.setattr(sys, "argv", ["bundle.py", str(tmp_path / "made"), "--extras", "deid"])
     script.main()
     return tmp_path / "made"
@@ -83,6 +91,10 @@ def test_every_wheel_is_required_by_its_hash(bundle: Path) -> None:
             "deploy/compose.yaml was changed",
         ),
         (lambda root: (root / "requirements.txt").unlink(), "requirements.txt is missing"),
+        (
+            lambda root: (root / "images/server.tar").write_bytes(b"x"),
+            "images/server.tar was changed",
+        ),
         (lambda root: (root / "wheels/more.whl").touch(), "wheels/more.whl was added"),
         (lambda root: (root / "bases/e5-small/model.bin").touch(), "model.bin was added"),
     ],

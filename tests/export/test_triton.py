@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -14,50 +13,17 @@ import numpy as np
 import pytest
 from export_tools import marks, writes
 
+from fake_triton import UTILITIES, Tensor, started
 from residency.core.errors import UserError
 from residency.core.files import file_digest
 from residency.export.triton import export
-from residency.export.triton_backend import TritonPythonModel
 from residency.models.adapters import Full, Lora
 from residency.workflows.finished import predict
 
 
-class Tensor:
-    def __init__(self, name: str, rows: Any) -> None:
-        self.name, self.rows = name, rows
-
-    def as_numpy(self) -> Any:
-        return self.rows
-
-
 @pytest.fixture(autouse=True)
 def triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As much of Triton's own module as a backend uses."""
-    made = SimpleNamespace(
-        Tensor=Tensor,
-        TritonError=str,
-        InferenceResponse=lambda tensors=(), error=None: SimpleNamespace(
-            tensors=list(tensors), error=error
-        ),
-        get_input_tensor_by_name=lambda request, name: request.get(name),
-    )
-    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", made)
-
-
-def started(repository: Path, name: str) -> TritonPythonModel:
-    """A model as Triton starts it, its settings read from the file."""
-    settings = (repository / name / "config.pbtxt").read_text("utf-8")
-    digest = settings.rpartition("string_value: ")[2].split('"')[1]
-    config = {"parameters": {"artefact": {"string_value": digest}}}
-    made = TritonPythonModel()
-    made.initialize(
-        {
-            "model_config": json.dumps(config),
-            "model_repository": str(repository / name),
-            "model_version": "1",
-        }
-    )
-    return made
+    monkeypatch.setitem(sys.modules, "triton_python_backend_utils", UTILITIES)
 
 
 def request(*texts: str | bytes, most: int | None = None) -> dict[str, Tensor]:
@@ -83,7 +49,7 @@ def test_an_encoder_answers_as_in_process_and_refuses_a_request_alone(tmp_path: 
     with pytest.raises(UserError, match="no name of a model"):
         export(model, repository, "../ward")
     texts = ["Sốt 😀 cao.\r\nHo.", "患者发热，𠮷诊断为肺炎。", "x" * 5000]
-    asked = [request(*texts[:2]), request(" "), request(b"\xff"), request(texts[2])]
+    asked = [request(*texts[:2]), request(" "), request(b"\xff"), request(texts[2]), {}]
     made = started(repository, "ward").execute(asked)
     answers = [*said(made[0]), *said(made[3])]
     assert [one["answer"] for one in answers] == [
@@ -91,6 +57,7 @@ def test_an_encoder_answers_as_in_process_and_refuses_a_request_alone(tmp_path: 
     ]
     assert {one["digest"] for one in answers} == {digest}
     assert [made[1].error, made[2].error] == ["TEXT must not be empty", "TEXT must be UTF-8"]
+    assert made[4].error == "one of TEXT and PROMPT is needed"
 
 
 @pytest.mark.training
@@ -108,7 +75,7 @@ def test_an_adapter_answers_on_the_base_beside_it_and_another_is_never_loaded(
     assert short["tokens"] == 3 and made[2].error == "MAX_TOKENS must be 1 or more"
 
     def fails(asked: Any) -> list[bytes]:
-        if any(text == "Ho?" for text, _ in asked):
+        if any(one[0] == "Ho?" for one in asked):
             raise RuntimeError("Ho?")
         return [b"{}" for _ in asked]
 

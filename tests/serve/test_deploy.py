@@ -17,6 +17,7 @@ from residency.core.part import parse
 from residency.recipe import override
 from residency.serve.app import ROUTES, probes
 from residency.serve.settings import Oidc, RequestLimits, Serve
+from test_repository import load
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
@@ -47,11 +48,13 @@ def test_several_replicas_that_are_started_again_share_what_they_count(
     assert server["deploy"]["replicas"] > 1 and server["restart"] == "unless-stopped"
     assert server["depends_on"]["redis"] == {"condition": "service_healthy"}
     proxy = (DEPLOY / "nginx.conf").read_text("utf-8")
-    assert "server residency:8080 resolve" in proxy, "replicas are found while the proxy runs"
+    assert "set $replicas residency;" in proxy and "http://$replicas:8080;" in proxy, (
+        "replicas are found while the proxy runs"
+    )
     assert "non_idempotent" not in proxy, "a request is never computed twice"
 
 
-@pytest.mark.parametrize("name", ["residency", "redis", "proxy", "prometheus"])
+@pytest.mark.parametrize("name", ["residency", "triton", "redis", "proxy", "prometheus"])
 def test_every_container_is_read_only_and_without_rights(
     services: dict[str, Any], name: str
 ) -> None:
@@ -62,6 +65,37 @@ def test_every_container_is_read_only_and_without_rights(
         ["no-new-privileges:true"],
     )
     assert "privileged" not in one
+
+
+def test_only_the_servers_reach_triton(services: dict[str, Any]) -> None:
+    inside = {name for name, one in services.items() if "models" in one["networks"]}
+    assert services["triton"]["networks"] == ["models"] and inside == {"residency", "triton"}
+    text = yaml.safe_load((DEPLOY / "compose.yaml").read_text("utf-8"))
+    assert text["networks"]["models"] == {"internal": True}
+    assert services["triton"]["volumes"][0] in services["residency"]["volumes"]
+    settings = (DEPLOY / "serve.yaml").read_text("utf-8").replace("# triton:", "triton:")
+    assert parse(Serve, yaml.safe_load(settings), "x").triton == "http://triton:8000"
+
+
+def test_every_image_can_be_one_that_our_script_makes_named_by_its_digest(
+    services: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script, digest = load("image"), "ab" * 32
+    pushed: list[str] = []
+
+    def buildah(*words: str) -> str:
+        pushed.extend(words[-1:] if words[0] == "push" else ())
+        return f'{{"FromImageID": "{digest}"}}'
+
+    monkeypatch.setattr(script, "buildah", buildah)
+    script.save(tmp_path, list(script.IMAGES))
+    told = dict(one.split("=") for one in (tmp_path / "images.env").read_text().splitlines())
+    assert set(told.values()) == {f"sha256:{digest}"} and len(pushed) == len(services)
+    for name, one in services.items():
+        variable = "SERVER" if name == "residency" else name.upper()
+        assert one["image"].startswith(f"${{{variable}_IMAGE:-") and f"{variable}_IMAGE" in told
+    targets = re.findall(r"^FROM .* AS (\w+)$", (DEPLOY / "Dockerfile").read_text("utf-8"), re.M)
+    assert {"server", *targets} == set(script.IMAGES)
 
 
 def test_the_image_runs_as_a_user_without_rights_and_says_whether_it_is_well() -> None:
@@ -187,13 +221,8 @@ def test_nothing_private_goes_into_the_image() -> None:
 def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
     if not (nginx := shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")):
         pytest.skip("needs nginx")
-    version = subprocess.run([nginx, "-v"], capture_output=True, text=True, check=True).stderr
     text = (DEPLOY / "nginx.conf").read_text("utf-8").replace("/tmp/", f"{tmp_path}/")
     text = text.replace("/etc/nginx/tls", str(tmp_path))
-    # no such name outside the containers, and older versions of nginx do not look again
-    text = text.replace("server residency:8080 resolve", "server 127.0.0.1:8080")
-    if tuple(map(int, re.findall(r"(\d+)\.(\d+)", version)[0])) < (1, 25):
-        text = text.replace("listen 8443 ssl;", "listen 8443 ssl http2;").replace("http2 on;", "")
     (tmp_path / "nginx.conf").write_text(text)
     self_signed(tmp_path)
     done = subprocess.run(

@@ -255,7 +255,7 @@ def test_pages_of_named_origins_may_ask_and_others_not(app: Callable[..., Any]) 
 def table() -> str:
     """The fields as the guide shows them."""
     done = {name for names, _ in kinds.FIELDS.values() for name in names}
-    heads = {"process": "in process", "vllm": "vLLM", "llama": "llama.cpp"}
+    heads = {"process": "in process", "vllm": "vLLM", "llama": "llama.cpp", "triton": "Triton"}
     columns = [name for name in heads if name in done]
     lines = [
         f"| field | {' | '.join(heads[one] for one in columns)} | what |",

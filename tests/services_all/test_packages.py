@@ -87,7 +87,7 @@ def test_a_bundle_installs_and_runs_the_demo_without_a_network(tmp_path: Path) -
     if not shutil.which("unshare") or os.getuid():
         pytest.skip("needs root and unshare")
     made = tmp_path / "bundle"
-    run(sys.executable, ROOT / "scripts/bundle.py", made, cwd=tmp_path)
+    run(sys.executable, ROOT / "scripts/bundle.py", made, "--no-images", cwd=tmp_path)
     alone = ("unshare", "--net", "--")
     refused = run(*alone, sys.executable, "-c", "import socket; socket.create_connection(('127.0.0.1', 9))",
                   cwd=made, code=1)  # fmt: skip

@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from residency.core.files import file_digest
-from residency.core.types import Prediction
+from residency.core.types import Prediction, Turn
 from residency.export.triton import export
 from residency.models.adapters import Lora
 from residency.models.predictors import trained
@@ -196,6 +196,39 @@ def test_a_hundred_answers_are_written_token_by_token_as_in_process(
     assert [reader(one["text"] or "")["input_ids"] for one in said] == [
         reader(one.text)["input_ids"] for one in written
     ]
+
+
+def test_behind_the_guard_answers_are_those_in_process_and_readiness_is_a_question(
+    served: Served, models: dict[str, Path], marked: list[Any], tmp_path: Path
+) -> None:
+    sys.path.insert(0, str(ROOT / "tests" / "serve"))
+    from serve_tools import Started
+
+    given = [f"{name}={served.repository / name}" for name in ("spans", "words")]
+    limits = ("per_second=1000", "input_tokens=4000", "work_tokens=20000", "minute_tokens=9999999")
+    more = [f"triton=http://127.0.0.1:{served.http}", "fingerprint_seconds=1"]
+    guard = Started(tmp_path, *given, *more, *(f"limits.{one}" for one in limits))
+    try:
+        for text, answer in zip(THOUSAND[:100], marked, strict=False):
+            said = guard.client.post("/extract", json={"text": text, "model": "spans"}).json()
+            spans = [{k: one[k] for k in ("start", "end", "label")} for one in said["entities"]]
+            wanted = (answer or {}).get("spans", ())
+            assert spans == [{k: one[k] for k in ("start", "end", "label")} for one in wanted]
+        plain: Any = trained(models["words"])
+        for text in QUESTIONS[:20]:
+            body = {"messages": [{"role": "user", "content": text}], "max_tokens": 64}
+            answer = guard.client.post("/v1/chat/completions", json=body).json()
+            assert answer["system_fingerprint"] == file_digest(models["words"] / "artefact.json")
+            said = answer["choices"][0]["message"]["content"]
+            assert said.strip() == plain.answer((Turn(role="user", text=text),)).strip()
+        served.kill("words")
+        guard.until(lambda: guard.ready() == 503, 5)
+        assert guard.client.post("/v1/chat/completions", json=body).status_code == 503
+        guard.until(lambda: guard.ready() == 200, 300)
+        assert guard.client.post("/v1/chat/completions", json=body).status_code == 200
+    finally:
+        guard.client.close()
+        assert guard.end() == 0
 
 
 def test_what_cannot_be_read_is_refused_alone(served: Served) -> None:

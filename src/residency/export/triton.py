@@ -28,8 +28,10 @@ SETTINGS = """name: "{name}"
 backend: "python"
 max_batch_size: {most}
 input [
-  {{ name: "TEXT" data_type: TYPE_STRING dims: [ 1 ] }},
-  {{ name: "MAX_TOKENS" data_type: TYPE_INT32 dims: [ 1 ] optional: true }}
+  {{ name: "TEXT" data_type: TYPE_STRING dims: [ 1 ] optional: true }},
+  {{ name: "MAX_TOKENS" data_type: TYPE_INT32 dims: [ 1 ] optional: true }},
+  {{ name: "SURE" data_type: TYPE_BOOL dims: [ 1 ] optional: true }},
+  {{ name: "PROMPT" data_type: TYPE_STRING dims: [ 1 ] optional: true }}
 ]
 output [ {{ name: "ANSWER" data_type: TYPE_STRING dims: [ 1 ] }} ]
 dynamic_batching {{ }}
@@ -81,6 +83,12 @@ def export(artefact: Path, out: Path, name: str) -> str:
         with silent():  # what is not answered here would not be there
             Answers(kept).of([(TEXTS[0], PROOF_TOKENS)])
     return digest
+
+
+def exported(folder: Path) -> Path | None:
+    """The model of a model repository whose artefact lies in ``folder``; none where in none."""
+    model = folder.resolve().parent.parent
+    return model if (model / PROOF).is_file() and folder.name == ARTEFACT else None
 
 
 def needs_base(found: artefacts.Artefact) -> bool:

@@ -309,6 +309,13 @@ class CausalPredictor:
         own = own if isinstance(own, list) else [] if own is None else [own]
         return sorted({*self.chat.ends, *own})
 
+    @cached_property
+    def vocabulary(self) -> Any:
+        """Its words, as the library of grammars reads them."""
+        from llguidance.hf import from_tokenizer
+
+        return from_tokenizer(self.chat.tokenizer, eos_token=self.ends)
+
     @property
     def _stops(self) -> tuple[str, ...]:
         return (*self.generation.stop, *self.chat.stop)

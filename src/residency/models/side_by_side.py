@@ -5,7 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from residency.core.types import Value
+from residency.models.sampling import (
+    Form,
+    Held,
+    Stops,
+    Unpacked,
+    WrittenPenalty,
+    sampling_steps,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -113,3 +123,112 @@ class SideBySide:
             for layer in self.cache.layers:
                 layer.keys = layer.keys[chosen, :, first:]
                 layer.values = layer.values[chosen, :, first:]
+
+
+class Prompt(Value, frozen=True):
+    """Tokens that wait for what follows them, and how that is to be written."""
+
+    ids: tuple[int, ...]
+    max_tokens: int
+    stop: tuple[str, ...] = ()
+    """Texts at which the answer ends; none is part of it."""
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    form: Form | None = None
+
+    def steps(self, predictor: CausalPredictor) -> list[Any]:
+        """What is done to the scores of each word. Raises ``FormError`` or ``ValueError`` for a
+        form that cannot be held to, ``ImportError`` where the library of forms is missing."""
+        from transformers import RepetitionPenaltyLogitsProcessor
+
+        made: list[Any] = []
+        if (penalty := predictor.generation.repetition_penalty) != 1:
+            made.append(RepetitionPenaltyLogitsProcessor(penalty))
+        if self.presence_penalty or self.frequency_penalty:
+            penalties = self.presence_penalty, self.frequency_penalty
+            made.append(WrittenPenalty(len(self.ids), *penalties))
+        if self.form is not None:
+            made.append(Held(predictor.vocabulary, self.form))
+        return [*made, *sampling_steps(self.temperature, 0, self.top_p, [self.seed])]
+
+
+class Row:
+    """An answer as it is written: what it has read, how its words are chosen, where it ends."""
+
+    def __init__(self, prompt: Prompt, steps: list[Any], tokenizer: Any) -> None:
+        self.prompt, self.ids, self.steps = prompt, prompt.ids, steps
+        self.words, self.stops = Unpacked(tokenizer), Stops(prompt.stop)
+        self.count, self.fresh, self.sum, self.text = 0, list[int](), 0.0, ""
+        self.read = [*prompt.ids]
+        """The prompt, and every word behind it."""
+        self.end: Literal["stop", "length"] | None = None
+
+    def scored(self, scores: Any) -> Any:
+        """Scores of its next word, as its own settings change them [1, words]."""
+        import torch
+
+        ids = torch.tensor([self.read], device=scores.device)
+        for step in self.steps:
+            scores = step(ids, scores)
+        return scores
+
+    def take(self, token: int, log_probability: float, ends: frozenset[int]) -> bool:
+        """A token more; whether the row has ended."""
+        self.read.append(token)
+        if token in ends:
+            return self._ended(self.stops.push(self.words.rest()), "stop")
+        self.count += 1
+        self.sum += log_probability
+        self.fresh.append(token)
+        text = self.stops.push(self.words.push(token))
+        if self.stops.found:
+            return self._ended(text, "stop")
+        if self.count >= self.prompt.max_tokens:
+            return self._ended(text + self.stops.push(self.words.rest()), "length")
+        if text:
+            self.say(text)
+        return False
+
+    def _ended(self, text: str, why: Literal["stop", "length"]) -> bool:
+        self.end = "stop" if self.stops.found else why
+        self.say(text if self.stops.found else text + self.stops.rest())
+        return True
+
+    def say(self, text: str) -> None:
+        """Text more; the last where ``end`` says why."""
+        self.text += text
+
+
+def advance(
+    batch: SideBySide, rows: Sequence[Row], scores: Any, ends: frozenset[int]
+) -> tuple[list[int], Any]:
+    """One token more of each row, by the scores of its next word [rows, words]: the places of those
+    that go on, which alone stay in the batch, and the scores of what follows."""
+    logs = scores.log_softmax(-1)
+    for place, row in enumerate(rows):
+        if row.steps:
+            scores[place] = row.scored(scores[place : place + 1])[0]
+    tokens = scores.argmax(-1)
+    likely = logs.gather(1, tokens[:, None])[:, 0].tolist()
+    told = zip(rows, tokens.tolist(), likely, strict=True)
+    going = [place for place, one in enumerate(told) if not one[0].take(*one[1:], ends)]
+    if len(going) < len(rows):
+        batch.keep(going)
+    return going, batch.step([rows[place].read[-1] for place in going]) if going else None
+
+
+def write(batch: SideBySide, rows: Sequence[Row]) -> None:
+    """Write rows to their ends: side by side where they merge, else one after the other. Of an
+    empty batch, which is empty again."""
+    import torch
+
+    ends = frozenset(batch.predictor.ends)
+    with torch.inference_mode():
+        for some in [rows] if batch.merges else [[row] for row in rows]:
+            left, scores = list(some), batch.join([row.ids for row in some])
+            while left:
+                going, scores = advance(batch, left, scores, ends)
+                left = [left[place] for place in going]

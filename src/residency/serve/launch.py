@@ -214,22 +214,26 @@ def load(
     folder: Path, name: str, settings: Serve, say: Say | None = None, shared: Path | None = None
 ) -> ModelEngine:
     """The engine of an artefact: vLLM where it can and is to be had, else this process; of a model
-    in GGUF llama.cpp. ``say`` is told where it is not the one that the settings name, and how much
-    memory llama.cpp takes; ``shared``: the folder through which several workers share vLLM. Raises
-    ``UserError`` where it cannot be loaded, or where notes that it learned from were erased and the
-    settings do not have that announced."""
+    in GGUF llama.cpp, of one in a model repository the Triton of the settings. ``say`` is told
+    where it is not the one that the settings name, and how much memory llama.cpp takes; ``shared``:
+    the folder through which several workers share vLLM. Raises ``UserError`` where it cannot be
+    loaded, or where notes that it learned from were erased and the settings do not have that
+    announced."""
     from residency.models import erased
     from residency.serve.engines import in_process, servers
 
     if (warning := erased.warning(folder)) and settings.erased == "refuse":
         raise UserError(f"{name}: {warning} To serve it and have that said, set erased=announce.")
     why = servers.refused(folder, settings)
-    if why is None:
+    engine: ModelEngine
+    if servers.in_triton(folder, settings):
+        engine = servers.TritonEngine.of(folder, described(folder, name, settings), settings)
+    elif why is None:
         if servers.exported(folder) and say is not None:
             weights, more = servers.planned(folder, settings)
             size = f"{weights / 1e9:.2f} GB of weights and {more / 1e9:.2f} GB beside them"
             say(f"{name}: llama.cpp takes about {size}")
-        engine: ModelEngine = servers.started(folder, name, settings, shared)
+        engine = servers.started(folder, name, settings, shared)
     else:
         if settings.engine == "vllm" and say is not None:
             say(f"{name}: served in process: {why}")
@@ -244,7 +248,10 @@ def described(folder: Path, name: str, settings: Serve) -> Served:
 
     if servers.exported(folder):
         return servers.described(folder, name, settings)
-    return in_process.served(folder, name)
+    served = in_process.served(folder, name)
+    if servers.in_triton(folder, settings):
+        return msgspec.structs.replace(served, kind="triton")
+    return served
 
 
 def end(engines: Iterable[ModelEngine]) -> None:

@@ -117,6 +117,9 @@ class Serve(Part):
     asked."""
     llama_python: str = ""
     """The same of llama.cpp (``xllamacpp``), which serves models in GGUF."""
+    triton: str = Field(default="", pattern=r"^(https?://[^/\s]+)?$")
+    """Address of a Triton (``http://127.0.0.1:8000``) that serves the models of a repository which
+    ``residency export triton`` wrote; without it they are served in process."""
     dtype: Literal["auto", "bf16"] = "auto"
     """Numbers of encoders in this process: as they were trained, or 16 bits, which processors that
     know them compute about twice as fast."""

@@ -22,10 +22,12 @@ def open_run(folder: Path | str) -> tuple[Run, Recipe]:
 
 
 def artefact_of(folder: Path | str) -> Path:
-    """The trained model of a run's folder (or the artefact itself)."""
+    """The trained model of a run's folder (or the artefact itself, or that of a model in a Triton
+    repository)."""
     folder = Path(folder)
-    if (folder / "artefact.json").is_file():
-        return folder
+    for own in (folder, folder / "1" / "artefact"):
+        if (own / "artefact.json").is_file():
+            return own
     Run(folder).manifest  # noqa: B018 - says what is wrong with the folder
     found = [path.parent for path in folder.glob("train/*/artefact.json")]
     if not found:

@@ -1,12 +1,13 @@
 """What an engine is: what it is asked and answers, how it reads, and which one answers for a name.
 
-Engines that compute in this process are in ``in_process``, those that stand for a server of their
-own (vLLM, llama.cpp) in ``servers``.
+Engines that compute in this process are in ``in_process``, those that stand for another server
+(vLLM, llama.cpp, Triton) in ``servers``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -24,7 +25,8 @@ from residency.core.types import (
     Turn,
     Value,
 )
-from residency.models.sampling import Form
+from residency.models.sampling import Form, hash_of
+from residency.models.side_by_side import Prompt
 from residency.serve.refusals import Refusal
 from residency.tasks.card import Card
 from residency.tasks.families import of
@@ -35,9 +37,9 @@ if TYPE_CHECKING:
     from residency.models.crf import LexicalTokeniser
     from residency.models.tokens import Tokeniser
 
-Kind = Literal["process", "onnx", "vllm", "llama"]
+Kind = Literal["process", "onnx", "vllm", "llama", "triton"]
 """Where a model computes: in this project's own process, as an export (OpenVINO, ONNX Runtime), in
-a vLLM or llama.cpp server on loopback."""
+a vLLM or llama.cpp server on loopback, in a Triton that others run."""
 
 
 Tools = tuple[dict[str, Any], ...]
@@ -120,11 +122,29 @@ class WritingRequest(Value, frozen=True):
     """Words with which the answer begins; they are not written again."""
 
 
-WRITERS: tuple[Kind, ...] = ("process", "vllm", "llama")
+def prompt_of(ids: Sequence[int], key: int, request: WritingRequest) -> Prompt:
+    """Tokens that wait for an answer as a request wants it. Equal keys and seeds draw equally."""
+    seed = secrets.randbits(60) if request.seed is None else request.seed
+    return Prompt(
+        ids=tuple(ids),
+        max_tokens=request.max_tokens,
+        stop=request.stop,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=hash_of(seed, key),
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        form=request.form,
+    )
+
+
+WRITERS: tuple[Kind, ...] = ("process", "vllm", "llama", "triton")
 """Engines that write."""
+COUNTERS: tuple[Kind, ...] = ("process", "vllm", "triton")
+"""Engines whose penalties count words of the answer alone: llama.cpp's count the prompt's too."""
 SCORERS: tuple[Kind, ...] = ("process", "vllm")
-"""Engines that say how likely every token is, and count words of the answer alone: llama.cpp says
-nothing of tokens that end within a character, and its penalties count words of the prompt too."""
+"""Engines that say how likely every token is: llama.cpp says nothing of tokens that end within a
+character, and Triton is not asked."""
 FIELDS: dict[str, tuple[tuple[Kind, ...], str]] = {
     "model": (WRITERS, "a name of `/v1/models`"),
     "messages": (WRITERS, "text; roles system (or developer), user, assistant, tool"),
@@ -139,8 +159,8 @@ FIELDS: dict[str, tuple[tuple[Kind, ...], str]] = {
     "stop": (WRITERS, "up to 8 texts, none of which is part of the answer"),
     "stream": (WRITERS, "server-sent events"),
     "stream_options": (WRITERS, "`include_usage`"),
-    "presence_penalty": (SCORERS, "-2 to 2"),
-    "frequency_penalty": (SCORERS, "-2 to 2"),
+    "presence_penalty": (COUNTERS, "-2 to 2"),
+    "frequency_penalty": (COUNTERS, "-2 to 2"),
     "logprobs": (SCORERS, "by the model itself, before temperature and form; not as a stream"),
     "top_logprobs": (SCORERS, "0 to 20; needs `logprobs`"),
     "echo": (SCORERS, "the prompt comes back, with its likelihoods; not as a stream"),

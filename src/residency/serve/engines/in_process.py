@@ -4,34 +4,22 @@ in one thread, in batches."""
 from __future__ import annotations
 
 import asyncio
-import secrets
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
 from residency.core.errors import UserError
 from residency.core.files import file_digest
 from residency.core.types import Example, Prediction, Turn
-from residency.models.sampling import (
-    Form,
-    FormError,
-    Held,
-    Stops,
-    Unpacked,
-    WrittenPenalty,
-    hash_of,
-    noise_key,
-    sampling_steps,
-)
-from residency.models.side_by_side import SideBySide
+from residency.models.sampling import FormError, noise_key
+from residency.models.side_by_side import Prompt, Row, SideBySide, advance
 from residency.serve.engines import (
     ASKER,
     ChatReader,
@@ -43,6 +31,7 @@ from residency.serve.engines import (
     WritingRequest,
     bad_form,
     not_generative,
+    prompt_of,
 )
 from residency.serve.refusals import Refusal, not_ready
 from residency.serve.settings import Serve
@@ -339,68 +328,29 @@ class LexicalEngine(ClassifierEngine):
         return cls(CrfPredictor.from_artefact(folder, name), served(folder, name, found), settings)
 
 
-class WrittenRow:
-    """An answer as it is written, one row of a batch: its prompt, how its words are chosen, its
-    words so far, and its reader, who sets ``halted`` when he leaves."""
+class WrittenRow(Row):
+    """An answer as it is written, and its reader, who sets ``halted`` when he leaves."""
 
-    def __init__(
-        self, ids: list[int], steps: list[Any], request: WritingRequest, chat: ChatTokeniser
-    ) -> None:
-        self.ids, self.steps, self.request, self.halted = ids, steps, request, False
-        self.user = ASKER.get()
+    def __init__(self, prompt: Prompt, steps: list[Any], chat: ChatTokeniser, whole: bool) -> None:
+        super().__init__(prompt, steps, chat.tokenizer)
+        self.whole, self.halted, self.user = whole, False, ASKER.get()
         self.queue: asyncio.Queue[Piece | BaseException] = asyncio.Queue()
         self.loop = asyncio.get_running_loop()
-        self.words, self.stops = Unpacked(chat.tokenizer), Stops(request.stop)
-        self.count, self.fresh, self.sum, self.done = 0, list[int](), 0.0, False
-        self.text = ""
-        """What was written and is not told yet."""
-        self.read = [*ids]
-        """The prompt, and every word behind it."""
-
-    def scored(self, scores: Any) -> Any:
-        """Scores of its next word, as its own settings change them [1, words]."""
-        import torch
-
-        ids = torch.tensor([self.read], device=scores.device)
-        for step in self.steps:
-            scores = step(ids, scores)
-        return scores
 
     def take(self, token: int, log_probability: float, ends: frozenset[int]) -> bool:
-        """A token more; whether the row has ended."""
-        if self.done or self.halted:
-            self.done = True
-            return True
-        self.read.append(token)
-        if token in ends:
-            return self._end(self.stops.push(self.words.rest()), "stop")
-        self.count += 1
-        self.sum += log_probability
-        self.fresh.append(token)
-        text = self.stops.push(self.words.push(token))
-        if self.stops.found:
-            return self._end(text, "stop")
-        if self.count >= self.request.max_tokens:
-            return self._end(text + self.stops.push(self.words.rest()), "length")
-        if text:
-            self._tell(text, None)
-        return False
+        """As of ``Row``; one that nobody reads has ended."""
+        return self.halted or super().take(token, log_probability, ends)
 
-    def _end(self, text: str, why: Literal["stop", "length"]) -> bool:
-        self.done = True
-        if self.stops.found:
-            self._tell(text, "stop")
-        else:
-            self._tell(text + self.stops.rest(), why)
-        return True
-
-    def _tell(self, text: str, end: Literal["stop", "length"] | None) -> None:
+    def say(self, text: str) -> None:
+        """As of ``Row``, told to the reader: where that is not cheaper at the end."""
         self.text += text
-        if end is None and self.request.whole:
+        if self.end is None and self.whole:
             return
         text, self.text = self.text, ""
         ids, self.fresh = tuple(self.fresh), []
-        self.tell(Piece(text=text, tokens=self.count, end=end, ids=ids, log_probability=self.sum))
+        self.tell(
+            Piece(text=text, tokens=self.count, end=self.end, ids=ids, log_probability=self.sum)
+        )
 
     def tell(self, what: Piece | BaseException) -> None:
         """Hand something to the reader, from the computing thread."""
@@ -615,19 +565,8 @@ class Writing:
 
     def _write(self, lane: Lane) -> None:
         """One token more of each."""
-        scores: Any = lane.scores
-        logs = scores.log_softmax(-1)
-        for place, row in enumerate(lane.rows):
-            if row.steps:
-                scores[place] = row.scored(scores[place : place + 1])[0]
-        tokens = scores.argmax(-1)
-        likely = logs.gather(1, tokens[:, None])[:, 0].tolist()
-        told = zip(lane.rows, tokens.tolist(), likely, strict=True)
-        going = [place for place, one in enumerate(told) if not one[0].take(*one[1:], self.ends)]
-        if len(going) < len(lane.rows):
-            lane.batch.keep(going)
-            lane.rows = [lane.rows[place] for place in going]
-        lane.scores = lane.batch.step([row.read[-1] for row in lane.rows]) if going else None
+        going, lane.scores = advance(lane.batch, lane.rows, lane.scores, self.ends)
+        lane.rows = [lane.rows[place] for place in going]
 
 
 class GenerativeEngine(EngineInProcess):
@@ -666,32 +605,10 @@ class GenerativeEngine(EngineInProcess):
             scores = batch.step(seen[-1:])
         return tuple(seen)
 
-    @cached_property
-    def _words(self) -> Any:
-        """The vocabulary, as the library of grammars reads it."""
-        from llguidance.hf import from_tokenizer
-
-        return from_tokenizer(self.chat.tokenizer, eos_token=self.predictor.ends)
-
-    def _steps(self, length: int, key: int, request: WritingRequest) -> list[Any]:
-        """What is done to an answer's scores, word by word, behind a prompt of so many tokens."""
-        from transformers import RepetitionPenaltyLogitsProcessor
-
-        made: list[Any] = []
-        if (penalty := self.predictor.generation.repetition_penalty) != 1:
-            made.append(RepetitionPenaltyLogitsProcessor(penalty))
-        if request.presence_penalty or request.frequency_penalty:
-            penalties = request.presence_penalty, request.frequency_penalty
-            made.append(WrittenPenalty(length, *penalties))
-        if request.form is not None:
-            made.append(self._held(request.form))
-        seed = secrets.randbits(60) if request.seed is None else request.seed
-        how = request.temperature, 0, request.top_p, [hash_of(seed, key)]
-        return [*made, *sampling_steps(*how)]
-
-    def _held(self, form: Form) -> Held:
+    def _steps(self, prompt: Prompt) -> list[Any]:
+        """What is done to the scores of an answer's words."""
         try:
-            return Held(self._words, form)
+            return prompt.steps(self.predictor)
         except ImportError:
             said = "The server lacks the library that holds answers to a form (llguidance)."
             raise Refusal(400, "no_form", said) from None
@@ -737,8 +654,9 @@ class GenerativeEngine(EngineInProcess):
         self, ids: list[int], key: int, request: WritingRequest
     ) -> AsyncIterator[Piece]:
         self._open()
-        steps = await asyncio.to_thread(self._steps, len(ids), key, request)
-        row = WrittenRow(ids, steps, request, self.chat)
+        prompt = prompt_of(ids, key, request)
+        steps = await asyncio.to_thread(self._steps, prompt)
+        row = WrittenRow(prompt, steps, self.chat, request.whole)
         self.writing.add(row)
         try:
             while True:

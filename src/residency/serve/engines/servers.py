@@ -1,8 +1,9 @@
-"""Engines that are servers of their own on loopback, started here: vLLM, for models that write, on
-a GPU; llama.cpp, for files in GGUF. One adapter, and what each of them does in another way.
+"""Engines that are other servers. Started here, on loopback: vLLM, for models that write, on a GPU;
+llama.cpp, for files in GGUF; one adapter, and what each of them does in another way. Started by
+others: Triton.
 
-A server that dies is not started again here: this process ends too, and what starts services on the
-machine starts both.
+A server of ours that dies is not started again here: this process ends too, and what starts
+services on the machine starts both.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
+from urllib.parse import quote
 
 import msgspec
 
@@ -33,14 +35,20 @@ from residency.models.base import Base, load_tokenizer
 from residency.models.chat_template import ChatTokeniser
 from residency.models.generation import Generation, TokenLimits
 from residency.models.predictors import kind_of
-from residency.models.sampling import FormError
+from residency.models.sampling import FormError, noise_key
+from residency.models.side_by_side import Prompt
 from residency.serve.engines import (
     ChatReader,
     Piece,
+    Reader,
     Served,
+    TextReader,
     TokenScores,
     WritingRequest,
     bad_form,
+    not_generative,
+    prompt_of,
+    unsupported,
 )
 from residency.serve.refusals import Refusal
 from residency.serve.settings import Serve
@@ -72,6 +80,8 @@ ASK_SECONDS = 60
 ROWS = 4
 """Most answers that llama.cpp writes side by side: each takes memory for all tokens that it may
 have."""
+PATIENCE = 10.0
+"""Seconds that Triton may take for the fixed question."""
 TOP = 8
 """Likeliest words after the fixed question that llama.cpp is asked for."""
 
@@ -81,6 +91,8 @@ def refused(folder: Path, settings: Serve) -> str | None:
     where that is demanded and is not installed."""
     from residency.models import onnx_encoder
 
+    if in_triton(folder, settings):
+        return None
     if exported(folder):
         if not installed(settings.llama_python, "xllamacpp"):
             raise UserError(
@@ -109,6 +121,13 @@ def gpu() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
+
+
+def in_triton(folder: Path, settings: Serve) -> bool:
+    """Whether a model is one of a model repository, and there is a Triton that serves it."""
+    from residency.export import triton
+
+    return bool(settings.triton) and triton.exported(folder) is not None
 
 
 def exported(folder: Path) -> bool:
@@ -700,6 +719,118 @@ def planned(folder: Path, settings: Serve) -> tuple[float, float]:
     return gguf.memory(found, folder, served.window, rows(settings))
 
 
+class TritonEngine:
+    """One model of a Triton that others run. Each answer names the digest of what made it; an
+    answer of another model is none."""
+
+    def __init__(
+        self, served: Served, reader: Reader, model: Path, server: Remote, stops: Sequence[str] = ()
+    ) -> None:
+        self.served, self.reader, self.server, self.stops = served, reader, server, tuple(stops)
+        self.proof = _json(model / "proof.json")
+        self.route = f"/v2/models/{quote(model.name)}/infer"
+
+    @classmethod
+    def of(cls, folder: Path, served: Served, settings: Serve) -> TritonEngine:
+        """The engine of a model whose artefact lies in a model repository; Triton is not asked yet.
+        Raises ``UserError`` where files were changed, or an earlier version exported it."""
+        from residency.export import triton
+
+        found, model = artefacts.read(folder), triton.exported(folder)
+        assert model is not None
+        if '"PROMPT"' not in (model / triton.CONFIG).read_text("utf-8"):
+            raise UserError(
+                f"{model}: an earlier version exported it, without prompts of token ids; export it "
+                "again."
+            )
+        server = Remote(settings.triton)
+        if "chat" not in served.routes:
+            reader = TextReader(kind_of(found).reader(found, folder), served.name)
+            return cls(served, reader, model, server)
+        chat = artefacts.chat_of(found, folder)
+        stops = (*found.generation().stop, *chat.stop)
+        return cls(served, ChatReader(chat), model, server, stops)
+
+    async def _said(self, inputs: dict[str, tuple[str, Any]]) -> dict[str, Any]:
+        """Its answer; raises ``Refusal`` 503 where it gives none, or another model did."""
+        given = [
+            {"name": name, "datatype": kind, "shape": [1, 1], "data": [value]}
+            for name, (kind, value) in inputs.items()
+        ]
+        found = await self.server.ask(self.route, {"inputs": given})
+        try:
+            said: dict[str, Any] = msgspec.json.decode(found["outputs"][0]["data"][0])
+            digest = said.pop("digest")
+        except (KeyError, IndexError, TypeError, AttributeError, msgspec.DecodeError):
+            raise down() from None
+        if digest != self.served.digest:
+            raise down()
+        return {name: value for name, value in said.items() if value is not None}
+
+    async def classify(self, text: str) -> Prediction:
+        """As of ``ModelEngine``."""
+        if not text.strip():
+            raise Refusal(400, "empty_text", "The text holds no words; send some.")
+        said = await self._said({"TEXT": ("BYTES", text), "SURE": ("BOOL", True)})
+        return msgspec.convert({"id": "", **said}, Prediction)
+
+    async def write(self, request: WritingRequest) -> AsyncGenerator[Piece, None]:
+        """As of ``ModelEngine``, in one piece."""
+        ids = self._reader.prompt(request, self.served.window)
+        request = msgspec.structs.replace(request, stop=(*request.stop, *self.stops))
+        yield await self._piece(prompt_of(ids, noise_key(request.turns), request))
+
+    async def continue_(
+        self, ids: Sequence[int], request: WritingRequest
+    ) -> AsyncGenerator[Piece, None]:
+        """As of ``ModelEngine``, in one piece."""
+        self._reader.check_room(ids, request.max_tokens, self.served.window)
+        key = noise_key((Turn(role="user", text=repr(tuple(ids))),))
+        yield await self._piece(prompt_of(ids, key, request))
+
+    async def _piece(self, prompt: Prompt) -> Piece:
+        try:
+            if prompt.form is not None:
+                prompt.form.grammar()
+        except FormError:
+            raise bad_form() from None
+        said = await self._said({"PROMPT": ("BYTES", msgspec.json.encode(prompt).decode())})
+        ids = tuple(said["fresh"])
+        return Piece(said["text"], len(ids), said["end"], ids, said["sum"])
+
+    @property
+    def _reader(self) -> ChatReader:
+        """Its tokenizer; raises ``Refusal`` 400 where the model does not write."""
+        if not isinstance(self.reader, ChatReader):
+            raise not_generative(self.served.name)
+        return self.reader
+
+    async def score(self, ids: Sequence[int], top: int = 1) -> TokenScores:
+        """Refused: it is not asked how likely tokens are."""
+        raise unsupported("logprobs", "triton")
+
+    async def probe(self) -> bool:
+        """As of ``ModelEngine``: the question that was written down at export, within seconds."""
+        asked = {
+            "TEXT": ("BYTES", self.proof["text"]),
+            "MAX_TOKENS": ("INT32", self.proof["max_tokens"]),
+        }
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._said(asked)
+        except (Refusal, TimeoutError):
+            return False
+        return True
+
+    def fault(self) -> str:
+        """Nothing: who runs it starts it again."""
+        return ""
+
+    async def close(self) -> None:
+        """Close the connections to it."""
+        await self.server.close()
+
+
 # The process
 
 
@@ -715,6 +846,11 @@ class EngineProcess(OwnServer):
     seconds: float = 120
     """Longest wait for a part of an answer."""
     _client: Any = None
+
+    @property
+    def address(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
 
     async def let_go(self) -> None:
         """Close the connections to it: they are those of one event loop."""
@@ -737,9 +873,10 @@ class EngineProcess(OwnServer):
         if self._client is None:
             timeout = httpx2.Timeout(self.seconds, connect=2)
             self._client = httpx2.AsyncClient(trust_env=False, timeout=timeout)
-        address = f"http://127.0.0.1:{self.port}{route}"
-        headers = {"Authorization": f"Bearer {self.key}"}
-        return self._client.build_request("POST", address, json=body, headers=headers)
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return self._client.build_request(
+            "POST", f"{self.address}{route}", json=body, headers=headers
+        )
 
     async def ask(self, route: str, body: dict[str, Any]) -> dict[str, Any]:
         """Its answer; raises ``Refusal`` (503) where it gives none."""
@@ -786,3 +923,13 @@ class EngineProcess(OwnServer):
                 await answer.aclose()
         if not done:
             raise down()
+
+
+class Remote(EngineProcess):
+    """A server that others start: it is asked, and neither started nor ended."""
+
+    address, alive = "", True
+
+    def __init__(self, address: str) -> None:
+        super().__init__((), "")
+        self.address, self.key = address, ""
