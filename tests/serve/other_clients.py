@@ -1,11 +1,15 @@
-"""What langchain, litellm and instructor get from the server, unchanged; run by an interpreter that
+"""What langchain, litellm, instructor and llm get from the server, unchanged; run by an interpreter that
 has them. Arguments: the server's address, its key. Prints what each call gave, as JSON."""
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -94,6 +98,30 @@ def _() -> Any:
         given = {"model": "words", "messages": ASK, "response_model": Dose, "max_tokens": 80}
         found.append(made.create(**given).model_dump())
     return found
+
+
+@call("llm")
+def _() -> Any:
+    import llm  # noqa: F401 - the command is asked, where it is there
+
+    with tempfile.TemporaryDirectory() as folder:
+        model = {"model_id": "ward", "model_name": "words", "api_base": ADDRESS}
+        more = {"supports_schema": True, "supports_tools": True}
+        (Path(folder) / "extra-openai-models.yaml").write_text(json.dumps([model | more]))
+
+        def ask(*words: str) -> str:
+            done = subprocess.run(
+                [Path(sys.executable).with_name("llm"), "-m", "ward", "--key", KEY, "-n", *words],
+                capture_output=True,
+                text=True,
+                check=True,
+                env=os.environ | {"LLM_USER_PATH": folder},
+            )
+            return done.stdout.strip()
+
+        how = ("Which drug?", "-o", "max_tokens", "40")
+        dose = json.dumps(Dose.model_json_schema())
+        return [ask(*how), ask(*how, "--no-stream"), json.loads(ask(*how, "--schema", dose))]
 
 
 @call("openai")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -410,25 +411,30 @@ def address(tools: Any) -> Any:
 
 @pytest.mark.server
 def test_other_clients_unchanged(address: str) -> None:
-    """langchain-openai, litellm and instructor need other versions of what we have: they live in an
-    environment of their own, whose interpreter is named."""
-    python = os.environ.get("RESIDENCY_CLIENTS_PYTHON", "")
-    if not python:
+    """langchain-openai, litellm, instructor and llm need other versions of what we have, and of each
+    other: they live in environments of their own, whose interpreters are named."""
+    pythons = os.environ.get("RESIDENCY_CLIENTS_PYTHON", "")
+    if not pythons:
         pytest.skip(
-            "RESIDENCY_CLIENTS_PYTHON names no interpreter with langchain, litellm, instructor"
+            "RESIDENCY_CLIENTS_PYTHON names no interpreters with langchain, litellm, instructor; llm"
         )
     script = str(Path(__file__).with_name("other_clients.py"))
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     offline = clean | {"DO_NOT_TRACK": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    done = subprocess.run(
-        [python, script, address, KEY],
-        capture_output=True,
-        text=True,
-        env=offline,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = {}
+    for python in pythons.split(os.pathsep):
+        done = subprocess.run(
+            [python, script, address, KEY],
+            capture_output=True,
+            text=True,
+            env=offline,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        said = json.loads(done.stdout.splitlines()[-1])
+        for name, value in said.items():
+            if name not in found or "absent" in found[name]:
+                found[name] = value
     wrong = {k: v for k, v in found.items() if isinstance(v, dict) and {"absent", "failed"} & {*v}}
     assert not wrong
     first, again, streams = found["ChatOpenAI"]
@@ -437,5 +443,52 @@ def test_other_clients_unchanged(address: str) -> None:
     assert whole == parts
     doses = [*found["with_structured_output"], *found["bind_tools"], *found["instructor"]]
     doses += found["openai"].pop("parsed")
-    assert len(doses) == 7 and all(one["drug"] in ("metformin", "aspirin") for one in doses)
+    streamed, said, dose = found["llm"]
+    assert streamed == said != ""
+    doses.append(dose)
+    assert len(doses) == 8 and all(one["drug"] in ("metformin", "aspirin") for one in doses)
     assert found["openai"] == {"logprobs": True, "after": True}
+
+
+@pytest.mark.server
+def test_the_client_of_javascript_unchanged(address: str) -> None:
+    folder, node = os.environ.get("RESIDENCY_CLIENTS_NODE", ""), shutil.which("node")
+    if not folder or not node:
+        pytest.skip("RESIDENCY_CLIENTS_NODE names no folder with node_modules/openai, or no node")
+    script = str(Path(__file__).with_name("other_client.mjs"))
+    done = subprocess.run(
+        [node, script, folder, address, KEY], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert found["models"] == ["words"] and found["whole"] == found["streamed"] == found["helper"]
+    first, again = found["drawn"]
+    assert first == again and first[0] != first[1] and 0 < found["usage"] <= 80
+    assert found["likely"] and set(found["likely"]) == {2}
+    for dose in (found["parsed"], found["called"]):
+        assert dose["drug"] in ("metformin", "aspirin") and 1 <= dose["mg"] <= 999
+    assert found["refused"] == [404, "model_not_found"]
+
+
+def test_what_open_webui_sends_is_answered(client: Any) -> None:
+    """Its connection is checked by the list of models; what it adds for itself (metadata, features,
+    files) it takes out again before it asks, and titles are asked for apart."""
+    told = {"X-OpenWebUI-User-Name": "An", "X-OpenWebUI-Chat-Id": "5"}
+    assert "words" in {one["id"] for one in client.get("/v1/models", headers=told).json()["data"]}
+    parts = [{"type": "text", "text": "肺炎有什么症状？"}]
+    history = [
+        {"role": "system", "content": "Trả lời ngắn."},
+        {"role": "user", "content": "Ho?"},
+        {"role": "assistant", "content": "Ho khan."},
+        {"role": "user", "content": parts},
+    ]
+    how = {"temperature": 0.8, "top_p": 0.9, "seed": 0, "max_tokens": 8, "stop": ["###"]}
+    body = {"model": "words", "messages": history, "stream": True, **how}
+    asked = body | {"stream_options": {"include_usage": True}}
+    lines = client.post(CHAT, json=asked, headers=told).text.split("\n\n")
+    events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert "".join(one["choices"][0]["delta"].get("content", "") for one in events[:-1])
+    assert events[-1]["usage"]["completion_tokens"] == 8 and lines[-2] == "data: [DONE]"
+    title = {"model": "words", "messages": history[3:], "stream": False, "max_completion_tokens": 9}
+    answer = client.post(CHAT, json=title, headers=told).json()
+    assert answer["choices"][0]["message"]["content"]

@@ -22,7 +22,7 @@ from residency.serve.settings import Serve
 
 pytestmark = [pytest.mark.server]
 CHAT = "/v1/chat/completions"
-TURNS = [{"role": "user", "content": "肺炎有什么症状？"}]
+WORDS = {"model": "words", "messages": [{"role": "user", "content": "肺炎有什么症状？"}]}
 SCHEMA = {
     "type": "object",
     "properties": {"dose": {"type": "integer", "minimum": 3, "maximum": 9}},
@@ -34,12 +34,12 @@ ASKED = [
     ("/extract", {"text": f"{NOTE} 😀 患者发热，𠮷诊断为肺炎。"}),
     ("/diagnose", {"patient_info": "Nam, 62 tuổi", "symptoms": "ho khan, sốt", "model": "triage"}),
     ("/diagnose", {"patient_info": "男，62岁", "symptoms": "咳嗽、发热三天", "model": "words"}),
-    (CHAT, {"messages": TURNS, "max_tokens": 12}),
-    (CHAT, {"messages": TURNS, "max_tokens": 12, "stop": ["e", "的"], "top_p": 0.9, "seed": 3}),
-    (CHAT, {"messages": TURNS, "max_tokens": 9, "temperature": 1.2, "seed": 7, "n": 3}),
-    (CHAT, {"messages": TURNS, "max_tokens": 9, "presence_penalty": 2, "frequency_penalty": 1}),
-    (CHAT, {"messages": TURNS, "max_tokens": 30, "response_format": FORM}),
-    ("/v1/completions", {"prompt": "肺炎", "max_tokens": 6}),
+    (CHAT, {**WORDS, "max_tokens": 12}),
+    (CHAT, {**WORDS, "max_tokens": 12, "stop": ["e", "的"], "top_p": 0.9, "seed": 3}),
+    (CHAT, {**WORDS, "max_tokens": 9, "temperature": 1.2, "seed": 7, "n": 3}),
+    (CHAT, {**WORDS, "max_tokens": 9, "presence_penalty": 2, "frequency_penalty": 1}),
+    (CHAT, {**WORDS, "max_tokens": 30, "response_format": FORM}),
+    ("/v1/completions", {"model": "words", "prompt": "肺炎", "max_tokens": 6}),
 ]
 
 
@@ -68,21 +68,19 @@ def ward(triton: FakeTriton, app: Callable[..., Any]) -> Iterator[TestClient]:
         yield found
 
 
-@pytest.mark.parametrize(("path", "body"), ASKED)
-def test_answers_are_those_in_process(
-    ward: TestClient, client: Any, path: str, body: dict[str, Any]
-) -> None:
-    answers = [one.post(path, json=body) for one in (ward, client)]
-    assert [one.status_code for one in answers] == [200, 200], answers[0].text
-    mine, theirs = (
-        {k: v for k, v in one.json().items() if k not in ("id", "created")} for one in answers
-    )
-    assert mine == theirs
-    assert len({one.headers["x-residency-digest"] for one in answers}) == 1
+def test_answers_are_those_in_process(ward: TestClient, client: Any) -> None:
+    for path, body in ASKED:
+        answers = [one.post(path, json=body) for one in (ward, client)]
+        assert [one.status_code for one in answers] == [200, 200], answers[0].text
+        mine, theirs = (
+            {k: v for k, v in one.json().items() if k not in ("id", "created")} for one in answers
+        )
+        assert mine == theirs, (path, body)
+        assert len({one.headers["x-residency-digest"] for one in answers}) == 1
 
 
 def test_a_stream_holds_the_same_words_in_one_piece(ward: TestClient) -> None:
-    body = {"messages": TURNS, "max_tokens": 12}
+    body = {**WORDS, "max_tokens": 12}
     whole = ward.post(CHAT, json=body).json()["choices"][0]["message"]["content"]
     lines = ward.post(CHAT, json=body | {"stream": True}).text.split("\n\n")
     events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
@@ -90,30 +88,16 @@ def test_a_stream_holds_the_same_words_in_one_piece(ward: TestClient) -> None:
     assert words == whole and lines[-2] == "data: [DONE]"
 
 
-@pytest.mark.parametrize(
-    ("path", "body", "code"),
-    [
-        (CHAT, {"messages": TURNS, "logprobs": True}, "unsupported_field"),
-        (CHAT, {"messages": TURNS, "model": "ner"}, "wrong_model"),
+def test_what_is_not_done_is_refused_by_name(ward: TestClient) -> None:
+    wrong = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "objct"}}}
+    for path, body, code in (
+        (CHAT, {**WORDS, "logprobs": True}, "unsupported_field"),
+        (CHAT, {**WORDS, "model": "ner"}, "wrong_model"),
         ("/extract", {"text": " \n"}, "empty_text"),
-        (
-            CHAT,
-            {
-                "messages": TURNS,
-                "response_format": {
-                    **FORM,
-                    "json_schema": {"name": "x", "schema": {"type": "objct"}},
-                },
-            },
-            "bad_form",
-        ),
-    ],
-)
-def test_what_is_not_done_is_refused_by_name(
-    ward: TestClient, path: str, body: dict[str, Any], code: str
-) -> None:
-    answer = ward.post(path, json=body)
-    assert answer.status_code == 400 and code in answer.text
+        (CHAT, {**WORDS, "response_format": wrong}, "bad_form"),
+    ):
+        answer = ward.post(path, json=body)
+        assert answer.status_code == 400 and code in answer.text
 
 
 def test_the_answer_of_another_model_is_none_and_it_is_ready_again_without_hands(

@@ -196,6 +196,67 @@ def test_fewer_bits_answer_too(tuned: Path, tmp_path: Path) -> None:
     assert sizes["q4_0"] < 0.75 * sizes["q8_0"]
 
 
+def larger(folder: Path) -> Path:
+    """A tuned model of random weights, of some 150 million, with the bundled tokenizer."""
+    import torch
+    import transformers
+
+    from residency.models.adapters import method_of
+    from residency.models.artefact import GenerativeSettings, chat, fresh, save
+    from residency.models.base import BaseModelSettings, resolve
+    from residency.models.generation import Generation, TokenLimits
+    from residency.tasks.card import load_card
+
+    known = resolve(BaseModelSettings(id="bundled:tiny-lm"))
+    config = transformers.AutoConfig.from_pretrained(known.path)
+    size = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 12}
+    heads = {"num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 64}
+    for name, value in {**size, **heads, "max_position_embeddings": 2048}.items():
+        setattr(config, name, value)
+    torch.manual_seed(0)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder / "base")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(known.path)
+    tokenizer.model_max_length = 2048
+    tokenizer.save_pretrained(folder / "base")
+    base, card = resolve(BaseModelSettings(id=str(folder / "base"))), load_card("qa")
+    model: Any = method_of(Lora(r=4)).attach(fresh(base, card, "text")).eval()
+    made = GenerativeSettings(chat=chat(base, TokenLimits()), generation=Generation(max_tokens=8))
+    save(folder / "tuned", model, base, card, Lora(r=4), "synthetic", made)
+    return folder / "tuned"
+
+
+def test_the_memory_of_4_bits_is_what_was_planned(tuned: Path, tmp_path: Path) -> None:
+    """Of a larger model beside a minute one, whose process is the program alone."""
+    from residency.export import gguf
+    from residency.serve.engines.servers import LlamaEngine, planned
+
+    settings = Serve.model_validate(
+        {"batch_rows": 1, "limits": {"input_tokens": 1400, "context_tokens": 200}}
+    )
+
+    async def resident(folder: Path) -> int:
+        """Bytes of its process once it has read nearly all that it may."""
+        engine = await LlamaEngine.launch(folder, "qa", settings)
+        try:
+            ids = engine.reader.tokens(QUESTIONS[2]) * engine.served.window
+            asked = WritingRequest(turns=(), max_tokens=2)
+            given = ids[: engine.served.window - 8]
+            assert [piece async for piece in engine.continue_(given, asked)]
+            text = Path(f"/proc/{engine.process.pid}/status").read_text()
+            return int(text.split("VmRSS:")[1].split()[0]) * 1024
+        finally:
+            await engine.close()
+
+    measured, wanted = [], []
+    for name, artefact in (("minute", tuned), ("larger", larger(tmp_path))):
+        gguf.export(artefact, tmp_path / name, "q4_0")
+        measured.append(asyncio.run(resident(tmp_path / name)))
+        wanted.append(sum(planned(tmp_path / name, settings)))
+    grown, plan = measured[1] - measured[0], wanted[1] - wanted[0]
+    print(f"4 bits: {grown / 1e6:.0f} MB more measured, {plan / 1e6:.0f} MB more planned")
+    assert 0.75 * plan < grown < 1.15 * plan
+
+
 def test_a_killed_llama_cpp_is_503_and_ends_the_server(exported: Path, tmp_path: Path) -> None:
     from serve_tools import Started
 

@@ -81,7 +81,7 @@ def export(artefact: Path, out: Path, name: str) -> str:
         proof = {"model": name, "text": TEXTS[0], "max_tokens": PROOF_TOKENS, "digest": digest}
         write_json(partial / PROOF, proof)
         with silent():  # what is not answered here would not be there
-            Answers(kept).of([(TEXTS[0], PROOF_TOKENS)])
+            Answers(kept).of([(TEXTS[0], PROOF_TOKENS, False)])
     return digest
 
 
