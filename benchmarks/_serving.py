@@ -69,7 +69,7 @@ def process(
     with out.open("wb") as file:
         started = subprocess.Popen([sys.executable, *command], stdout=file, **how)
         try:
-            until = time.monotonic() + 120
+            until = time.monotonic() + 600
             while not _ready(port):
                 if time.monotonic() > until or started.poll() is not None:
                     raise UserError(f"the server did not begin: {out.read_text('utf-8')[-300:]}")

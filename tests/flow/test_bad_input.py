@@ -4,11 +4,10 @@ never with note text."""
 from __future__ import annotations
 
 import errno
-import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -266,25 +265,6 @@ def test_prediction_onto_its_input_a_folder_or_from_nothing(
         cli("predict", finished[1], "-i", tmp_path / "no", "-o", tmp_path / "out")
     )
     assert source.read_bytes() == before and list(tmp_path.iterdir()) == [source]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of half a megabyte."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = shutil.which("mount") and os.getuid() == 0
-    if (
-        not mounted
-        or subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=512k", "none", place],
-            capture_output=True,
-            check=False,
-        ).returncode
-    ):
-        pytest.skip("needs the right to mount a tmpfs")
-    yield place
-    subprocess.run(["umount", place], check=True)
 
 
 FULL = (

@@ -101,6 +101,10 @@ class LexicalTokeniser:
             for one in found
         ]
 
+    def count(self, text: str) -> int:
+        """Slots of a text."""
+        return len(units(text))
+
 
 class Way:
     """How one kind of classifier is read off lexical features."""

@@ -80,6 +80,10 @@ class Tokeniser:
             )
         ]
 
+    def count(self, text: str) -> int:
+        """Tokens of a text, as many as reading it gives."""
+        return len(self._encode([self.edits(text).apply(text)])[0][0])
+
     def beginnings(self, texts: Sequence[str], most: int) -> list[list[int]]:
         """What a model reads of the first tokens of texts, at most so many in all."""
         most = min(most, self.longest)

@@ -3,7 +3,8 @@ memory or in Redis for several workers.
 
 Where Redis does not answer nothing is let through uncounted: the answer is 503 with Retry-After,
 until it is back. One that was started anew has forgotten the last second: it is used once it has
-run for longer than that.
+run for longer than that. Redis ends counts by the wall clock: where that was set back they are
+begun anew, since they would else stand for as long as it was set back.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from limits import RateLimitItem
 from limits.aio.storage import MemoryStorage, Storage
 
 from residency.core.errors import UserError
@@ -25,6 +27,8 @@ from residency.serve.settings import RequestLimits
 REDIS_SECONDS = 0.5
 """Longest that a request waits for Redis, connecting included."""
 STEPS = 10
+CLOCK_SECONDS = 1
+"""How much longer than it may a count seems to last where no clock was changed."""
 GROWN_SECONDS = 2
 """Whole seconds that Redis says it runs, from which on it has surely run for one."""
 SCHEMES = ("redis", "rediss")
@@ -56,7 +60,9 @@ class Rate:
     async def take(self, user: str) -> None:
         """Count one request of a user (his hashed id); raises ``Refusal`` 429 above the limit, 503
         where it cannot be counted."""
-        if not await self._hit(user):
+        if await self._hit(user):
+            return
+        if not await self._outlived(self.item, user) or not await self._hit(user):
             many = f"More than {self.item.amount} requests in one second"
             raise Refusal(429, "rate_limit", f"{many}; wait a second and ask again.", 1.0)
 
@@ -69,10 +75,23 @@ class Rate:
         key, most = self.minute.key_for(user), self.minute.amount
         if await self._counted(self.storage.incr(key, MINUTE, tokens)) <= most:
             return
+        if await self._outlived(self.minute, user):
+            await self.spend(user, tokens)
+            return
         await self._counted(self.storage.incr(key, MINUTE, -tokens))
         until = await self._counted(self.storage.get_expiry(key))
         said = f"More than {most} tokens of work in one minute; wait until it is over."
         raise Refusal(429, "token_limit", said, min(MINUTE, max(1.0, until - time.time())))
+
+    async def _outlived(self, item: RateLimitItem, user: str) -> bool:
+        """Whether a count of Redis would last longer than it may; then it is forgotten."""
+        if not self.shared:
+            return False
+        key = item.key_for(user)
+        left = await self._counted(self.storage.get_expiry(key)) - time.time()
+        if outlived := left > item.get_expiry() + CLOCK_SECONDS:
+            await self._counted(self.storage.clear(key))
+        return outlived
 
     async def _counted(self, asked: Coroutine[Any, Any, T]) -> T:
         """What the count says; raises ``Refusal`` 503 where Redis does not answer."""

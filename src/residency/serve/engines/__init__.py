@@ -289,7 +289,7 @@ class TextReader:
 
     def count(self, text: str) -> int:
         """As of ``Reader``."""
-        return len(self.tokeniser([text])[0].ids)
+        return self.tokeniser.count(text)
 
     def count_turns(self, turns: Sequence[Turn], tools: Tools = ()) -> int:
         """Tokens of a conversation's texts: this model has no template."""

@@ -211,13 +211,13 @@ class Audit:
                 self._head = os.open(head_of(path), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
                 self._append(first)
                 os.fsync(self._file)
-                partial.rename(path)
                 _list(self.folder, path.name, self._key)
             except OSError:
                 self._shut()
-                for left in (partial, *([head_of(path)] if not path.exists() else [])):
+                for left in (partial, head_of(path)):
                     left.unlink(missing_ok=True)
                 raise
+            partial.rename(path)  # last: who is killed before has not lost a chain that has a name
 
     def _append(self, line: AuditLine) -> None:
         if self._file < 0:
@@ -398,7 +398,7 @@ class _Chain:
     """One file as it was read."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.name = path, path.name
+        self.path, self.name = path, path.with_suffix(".jsonl").name
         self.head = _bytes(
             head_of(path)
         )  # before the lines: a worker that runs may add one between
@@ -433,12 +433,12 @@ def verify(
             for folder in folders:
                 if any(folder.glob(GLOB)):
                     stack.enter_context(locked(folder))  # no worker begins a chain meanwhile
-            chains = [_Chain(path) for folder in folders for path in sorted(folder.glob(GLOB))]
             lists = {
                 path.name: path.read_bytes()
                 for folder in folders
                 for path in sorted(folder.glob(LISTS))
             }
+            chains = [_Chain(path) for folder in folders for path in _paths(folder, lists)]
     except OSError:
         raise UserError(
             f"{folders[0]}: cannot be read; verify as the user that the server runs as."
@@ -467,6 +467,18 @@ def verify(
         ),
         lines=sum(len(chain.lines) for chain in chains),
     )
+
+
+def _paths(folder: Path, lists: dict[str, bytes]) -> list[Path]:
+    """The chains of a folder. One that is listed and has another name yet is that of a process that
+    was killed as it began."""
+    begun = [
+        path
+        for path in folder.glob("audit-*.partial")
+        if not (named := path.with_suffix(".jsonl")).exists()
+        and any(named.name.encode() in data for data in lists.values())
+    ]
+    return sorted([*folder.glob(GLOB), *begun])
 
 
 def _lines(chain: _Chain, signers: dict[str, bytes]) -> None:

@@ -27,7 +27,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import msgspec
 
@@ -36,6 +36,9 @@ from residency.core.files import process_alive, write_once
 from residency.serve.engines import Served
 from residency.serve.records.audit_chain import AuditEntry
 from residency.serve.settings import Logs
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
 
 Level = Literal["debug", "info", "warning", "error"]
 
@@ -453,14 +456,35 @@ class Metrics:
 
     def render(self) -> bytes:
         """The page of ``/metrics``, in ``CONTENT_TYPE``; of all workers where there are several."""
-        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client import generate_latest
+
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if not folder:
+            return generate_latest(self.registry)
+        return generate_latest(_Workers(Path(folder)))  # type: ignore[arg-type]
+
+
+class _Workers:
+    """The figures of all workers, as a registry. A file that a worker makes at this moment, or one
+    that was killed at such a moment has left, is empty: the library cannot read it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """As of a registry."""
         from prometheus_client.multiprocess import MultiProcessCollector
 
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return generate_latest(self.registry)
-        every = CollectorRegistry()
-        MultiProcessCollector(every)  # type: ignore[no-untyped-call]
-        return generate_latest(every)
+        with os.scandir(self.folder) as found:
+            files = [one.path for one in found if _size(one) and one.name.endswith(".db")]
+        return MultiProcessCollector.merge(files)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _size(file: os.DirEntry[str]) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:  # of a worker that is gone, forgotten meanwhile
+        return 0
 
 
 def forget_dead_workers() -> None:
