@@ -461,7 +461,7 @@ class Metrics:
         folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
         if not folder:
             return generate_latest(self.registry)
-        return generate_latest(_Workers(Path(folder)))  # type: ignore[arg-type]
+        return generate_latest(_Workers(Path(folder)))
 
 
 class _Workers:
