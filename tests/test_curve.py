@@ -67,6 +67,36 @@ def test_the_interval_of_the_gain_covers_it_whatever_the_end_of_the_law(best: fl
     assert known >= 30 and covered >= 0.85 * known
 
 
+@pytest.mark.parametrize("end", [0.6, 1.0])
+@pytest.mark.parametrize("shape", ["exponential", "gompertz", "arctan"])
+def test_the_interval_covers_the_gain_of_laws_that_are_no_power_laws(
+    shape: str, end: float
+) -> None:
+    """At 500 records the first two are close to their end, which a power law never is."""
+
+    def law(n: float) -> float:
+        return {
+            "exponential": end - (end - 0.1) * math.exp(-n / 250),
+            "gompertz": end * math.exp(-1.6 * math.exp(-n / 250)),
+            "arctan": end * 2 / math.pi * math.atan(n / 120),
+        }[shape]
+
+    rng, covered, known = np.random.default_rng(5), 0, 0
+    for _ in range(20):
+        points = [(n, law(n) + rng.normal(0, 0.012)) for n in SIZES for _ in range(3)]
+        if (found := fit_law(points)) is not None:
+            known += 1
+            covered += found.low <= law(600) - law(500) <= found.high
+    assert known >= 15 and covered >= 0.85 * known
+
+
+def test_points_that_jump_carry_no_law() -> None:
+    jump = {100: 0.5, 200: 0.5, 350: 0.7, 500: 0.7}
+    points = [(n, jump[n] + 0.002 * seed) for n in SIZES for seed in range(3)]
+    assert fit_law(points) is None
+    assert "no law passes through the points" in why_no_law(points, False, 1.0)
+
+
 @pytest.mark.parametrize(
     ("points", "why"),
     [

@@ -671,6 +671,16 @@ def test_what_was_found_and_why_stands_in_the_recipe(tmp_path: Path) -> None:
     )
 
 
+def test_labels_that_may_be_none_or_one_in_two_ways_of_writing_are_told(tmp_path: Path) -> None:
+    rows = [[n["text"], ["mild", "Mild", "severe", "NULL"][n["number"] % 4]] for n in notes(EN)]
+    write_for(
+        [sheet(tmp_path / "t.csv", ["text", "label"], rows, ",")], tmp_path / "p", Answers({})
+    )
+    text = (tmp_path / "p/recipe.yaml").read_text("utf-8")
+    assert "Mild, mild differ only in how they are written" in text
+    assert "NULL may say that there is no label" in text and "data.notes.labels" in text
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from residency.core.errors import UserError
 from residency.core.files import write_json
@@ -24,6 +26,13 @@ from residency.recipe import Recipe
 SIZES = (100, 200, 350, 500)
 MORE = 100
 """Records that the outlook adds."""
+NUISANCE = 1.65
+"""2 F(0.95; 2, 10) / t(0.95; 10)^2: what the square of a bound for one number is multiplied with
+where another is fitted beside it (Scheffé)."""
+MISSED = 5.0
+"""Times the variance of the seeds by which the best law may miss the mean of a size: between the
+95 % points of F for 4 and for 5 sizes of three seeds."""
+Array = NDArray[np.float64]
 
 
 class Point(Value, frozen=True):
@@ -52,8 +61,8 @@ class Law(Value, frozen=True):
     gain: float
     low: float
     high: float
-    """95 % of the gain: of all laws that go through the points about as well (profile
-    likelihood; the seeds say how far points scatter)."""
+    """95 % of the gain: of laws of several shapes that go through the points about as well
+    (profile likelihood; the seeds say how far points scatter)."""
 
 
 class Curve(Value, frozen=True):
@@ -155,42 +164,94 @@ def scale_of(metric: str) -> float:
 def fit_law(
     points: Sequence[tuple[int, float]], lower: bool = False, scale: float = 1.0
 ) -> Law | None:
-    """The law by least squares, its rate and its end both free, and how far the gain is known.
+    """The power law by least squares, its rate and its end both free, and how far the gain is
+    known: of power laws, also of shifted sizes, Weibull's and logistic laws (Viering and Loog 2023,
+    arXiv:2103.10948), whatever passes the points about as well as the best of them.
 
     None where the points cannot carry one: fewer than three sizes, no two runs of a size, nothing
-    learned, or no rise (a fall, for losses) that is larger than the scatter of the seeds.
+    learned, no rise (a fall, for losses) that is larger than the scatter of the seeds, or points
+    that none of these laws passes.
     """
-    sizes = np.array([size for size, _ in points], dtype=float)
-    values = np.array([value for _, value in points]) * (-1 if lower else 1)
     if why_no_law(points, lower, scale):
         return None
-    largest, top = float(sizes.max()), 0.0 if lower else scale
+    seen = _seen(points, lower, scale)
+    ends = seen.best + (seen.beyond - seen.best) * np.linspace(0, 1, 60) ** 2
+    ends = np.minimum(ends, seen.top)
+    rates = np.exp(np.linspace(math.log(0.05), math.log(3), 80))
+    wrong, levels = _passed(ends, seen, seen.sizes[None, :] ** -rates[:, None])
+    of_end, of_rate = np.unravel_index(np.where(levels >= 0, wrong, np.inf).argmin(), wrong.shape)
+    end, rate = float(ends[of_end]), float(rates[of_rate])
+    level = float(levels[of_end, of_rate])
+    at, then = (end - level * size**-rate for size in (seen.largest, seen.largest + MORE))
+    wrong, gains = _every_law(seen)
+    spread = max(seen.spread, float(wrong.min()) / (len(seen.values) - 3))
+    near = gains[wrong <= wrong.min() + NUISANCE * student(0.95, seen.freedom) ** 2 * spread]
+    low, high = min(float(near.min()), then - at), max(float(near.max()), then - at)
+    sign = -1 if lower else 1
+    return Law(level, rate, sign * end, sign * at, sign * then, then - at, low, high)
+
+
+class _Seen(NamedTuple):
+    """Points as they are fitted: values that rise, with the scatter of the seeds."""
+
+    sizes: Array
+    values: Array
+    within: float
+    freedom: int
+    spread: float
+    """Variance of runs of one size."""
+    best: float
+    latest: float
+    """Mean at the largest size, two standard errors down: where a law may end at the earliest."""
+    top: float
+    beyond: float
+    """A law that ends at the end of the scale is seen a little beyond it as often as before it."""
+
+    @property
+    def largest(self) -> float:
+        return float(self.sizes.max())
+
+
+def _seen(points: Sequence[tuple[int, float]], lower: bool, scale: float) -> _Seen:
+    sizes = np.array([size for size, _ in points], dtype=float)
+    values = np.array([value for _, value in points]) * (-1 if lower else 1)
     groups = [values[sizes == size] for size in np.unique(sizes)]
     within = sum(float(((one - one.mean()) ** 2).sum()) for one in groups)
     freedom = len(values) - len(groups)
-    best = float(max(values))
-    rates = np.exp(np.linspace(math.log(0.05), math.log(3), 80))
+    best, top = float(max(values)), 0.0 if lower else scale
     spread = max(within / freedom, 1e-8 * min(1.0, best * best or 1.0))
-    # a law that ends at the end of the scale is seen a little beyond it as often as before it
-    beyond = 0.0 if lower else 2 * math.sqrt(spread)
-    ends = best + (top + beyond - best) * np.linspace(0, 1, 60) ** 2
-    found = []
-    for rate in rates:
-        x = sizes**-rate
-        for end in ends:  # value = end - level * x
-            level = float(x @ (end - values) / (x @ x))
-            if level >= 0:
-                wrong = float(((end - level * x - values) ** 2).sum())
-                gain = level * (largest**-rate - (largest + MORE) ** -rate)
-                found.append((wrong, gain, level, float(rate), float(end)))
-    wrong, gain, level, rate, end = min(one for one in found if one[4] <= top + 1e-12)
-    near = wrong + student(0.95, freedom) ** 2 * spread
-    gains = [one[1] for one in found if one[0] <= near]
-    at, then = (end - level * size**-rate for size in (largest, largest + MORE))
-    sign = -1 if lower else 1
-    return Law(
-        level, rate, sign * end, sign * at, sign * then, gain, float(min(gains)), float(max(gains))
+    latest = float(groups[-1].mean()) - 2 * math.sqrt(spread / len(groups[-1]))
+    beyond = top + (0.0 if lower else 2 * math.sqrt(spread))
+    return _Seen(sizes, values, within, freedom, spread, best, latest, top, beyond)
+
+
+def _passed(ends: Array, seen: _Seen, shapes: Array) -> tuple[Array, Array]:
+    """Squared errors and levels by least squares of value = end - level * shape, [ends, shapes]."""
+    away = ends[:, None] - seen.values[None, :]
+    along, size = away @ shapes.T, (shapes**2).sum(1)
+    return (away**2).sum(1)[:, None] - along**2 / size, along / size
+
+
+def _every_law(seen: _Seen) -> tuple[Array, Array]:
+    """Squared errors and gains of laws of all shapes that rise."""
+    n = np.append(seen.sizes, [seen.largest, seen.largest + MORE])[None, :] / seen.largest
+
+    def of(first: Sequence[float], second: tuple[float, float, int]) -> tuple[Array, Array]:
+        one, other = np.meshgrid(first, np.geomspace(*second))
+        return one.reshape(-1, 1), other.reshape(-1, 1)
+
+    shift, rate = of((0, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6), (0.05, 12, 60))
+    power, time = of((0.4, 0.6, 0.8, 1, 1.25, 1.5), (0.02, 4, 60))
+    steep, half = of(tuple(np.geomspace(0.5, 3, 14)), (0.02, 1.5, 16))
+    missing = np.concatenate(
+        [(n + shift) ** -rate, np.exp(-((n / time) ** power)), 1 / (1 + (n / half) ** steep)]
     )
+    missing = missing[missing[:, -2] > 0]
+    missing /= missing[:, -2:-1]
+    ends = seen.latest + (seen.beyond - seen.latest) * np.linspace(0, 1, 80) ** 2
+    wrong, levels = _passed(ends, seen, missing[:, :-2])
+    gains = levels * (1 - missing[None, :, -1])
+    return wrong[levels >= 0], gains[levels >= 0]
 
 
 def why_no_law(points: Sequence[tuple[int, float]], lower: bool, scale: float) -> str:
@@ -211,6 +272,11 @@ def why_no_law(points: Sequence[tuple[int, float]], lower: bool, scale: float) -
     rise = (float(groups[-1].mean()) - float(groups[0].mean())) * (-1 if lower else 1)
     if rise <= student(0.95, freedom) * error or rise <= 0:
         return "more records brought no gain that is larger than the scatter of the seeds"
+    seen = _seen(points, lower, scale)
+    lack = float(_every_law(seen)[0].min()) - seen.within
+    near = max(seen.spread, (0.02 * rise) ** 2)  # a miss of a fiftieth of the rise is none
+    if lack > MISSED * near * (len(groups) - 3) > 0:
+        return "no law passes through the points as closely as the seeds lie together"
     return ""
 
 
@@ -247,7 +313,8 @@ def page(found: Curve) -> Page:
             Section(
                 title="The curve",
                 svg=inline(svg, "curve", f"{found.metric} by number of records") if svg else "",
-                caption="A dot is a run; the line is the power law.",
+                caption="A dot is a run; the line is the power law; the interval of the gain is "
+                "that of laws of several shapes.",
             ),
             Section(
                 title="Points",

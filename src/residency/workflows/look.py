@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -759,8 +760,22 @@ def _card(
     if (spans and not labelled) or task == "ner":
         kinds = len({span.label for note in notes for span in note.spans})
         return "ner", f"{spans} entities of {kinds} types in {len(notes)} notes"
-    kinds = len({label for note in notes for label in note.labels})
-    return whole, f"{kinds} labels, {'several' if several else 'one'} a note, {len(notes)} notes"
+    names = {label for note in notes for label in note.labels}
+    told = f"{len(names)} labels, {'several' if several else 'one'} a note, {len(notes)} notes"
+    return whole, told + _doubtful(names)
+
+
+NO_LABEL = frozenset(("\\n", "null", "nan", "n/a", "na", "#n/a", "none", "nil", "-", "?", "."))
+
+
+def _doubtful(labels: set[str]) -> str:
+    """Which labels may be none, or one in two ways of writing; the empty string for none."""
+    alike = Counter(label.strip().casefold() for label in labels)
+    written = sorted(one for one in labels if alike[one.strip().casefold()] > 1)
+    empty = sorted(one for one in labels if one.strip().casefold() in NO_LABEL)
+    told = f"; {', '.join(written[:6])} differ only in how they are written" if written else ""
+    told += f"; {', '.join(empty)} may say that there is no label" if empty else ""
+    return told + ": data.notes.labels joins and leaves out" if told else ""
 
 
 def _promptcblue_card(tasks: set[str], answers: Answers, where: str) -> tuple[str, str]:
