@@ -528,7 +528,7 @@ def result(folder: StudyPath) -> None:
     found, path = studies.read_result(folder)
     for one in found.preferences:
         bounds = "" if one.share.low is None else f" [{one.share.low:.3f}, {one.share.high:.3f}]"
-        say(f"{one.scale}: {one.verdict}; {one.a} is preferred in {one.share.value:.3f}{bounds}")
+        say(f"{one.verdict} ({one.scale}); {one.a} is preferred in {one.share.value:.3f}{bounds}")
     for harm in found.harmful:
         if harm.value:
             say(f"{harm.name}: {round(harm.value * harm.n)} of {harm.n} answers called harmful")

@@ -96,7 +96,7 @@ class Preference(Value, frozen=True):
         better, other = (self.a, self.b) if self.share.value > 0.5 else (self.b, self.a)
         if self.clear:
             return f"{better} is clearly preferred to {other}"
-        return f"cannot tell with {self.share.n} votes whether {self.a} or {self.b} is preferred"
+        return f"Cannot tell with {self.share.n} votes whether {self.a} or {self.b} is preferred"
 
 
 class StudyResult(Value, frozen=True):

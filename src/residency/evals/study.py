@@ -192,6 +192,11 @@ class Key(Value, frozen=True):
         """Its hash."""
         return digest(self)
 
+    def system(self, shown: Shown, place: int) -> System:
+        """Whose answer stands at a place (from 1) of an item as a rater sees it, or who answers
+        there in a dialogue."""
+        return self.systems[self.whose[shown.item][shown.places[place - 1]]]
+
 
 class Question(Value, frozen=True):
     """What goes into a study: a question with the answer of each system, in the systems' order."""

@@ -327,10 +327,10 @@ def judged(opened: OpenStudy, key: Key) -> list[Judged]:
         for shown in opened.study.order[rater.name]:
             if shown.item not in votes:
                 continue
-            item, whose = opened.items[shown.item], key.whose[shown.item]
+            item, places = opened.items[shown.item], range(1, opened.study.answers + 1)
             said = [
                 "".join(one.text for one in dialogue(lines, shown.item, place) if one.turn % 2)
-                for place in range(1, opened.study.answers + 1)
+                for place in places
             ]
             lengths = [len(item.answers[at] or said[n]) for n, at in enumerate(shown.places)]
             found.append(
@@ -338,7 +338,7 @@ def judged(opened: OpenStudy, key: Key) -> list[Judged]:
                     item=item.id,
                     group=item.group,
                     rater=rater.name,
-                    systems=tuple(key.systems[whose[at]].name for at in shown.places),
+                    systems=tuple(key.system(shown, place).name for place in places),
                     lengths=tuple(lengths),
                     vote=votes[shown.item],
                 )
@@ -421,7 +421,7 @@ def page(found: StudyResult, opened: OpenStudy, again: int) -> Page:
     return Page(
         title="Blind study",
         eyebrow=f"{study.kind}, study {study.id[:16]}",
-        lead=". ".join(one[:1].upper() + one[1:] for one in verdicts) + "." * bool(verdicts),
+        lead=". ".join(verdicts) + "." * bool(verdicts),
         facts=(
             ("items", str(found.items)),
             ("raters", str(found.raters)),
