@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from io import StringIO
+from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -59,3 +61,50 @@ def test_silence_is_possible() -> None:
     silent.start("a")
     silent.update(1)
     silent.end()
+
+
+def test_lines_say_the_time_that_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 of 100 steps in two minutes, 20 of them done before: 40 more take two minutes."""
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    out = StringIO()
+    lines = progress.Lines(Console(file=out))
+    lines.start("training", 100)
+    lines.update(20, 100)
+    now[0] += 120
+    lines.update(60, 100, "f1 0.500")
+    assert "training: 60/100 f1 0.500, 2 min left" in out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (7800, "2 h 10 min")],
+)
+def test_times_are_in_two_units_at_most(seconds: float, said: str) -> None:
+    assert progress.duration(seconds) == said
+
+
+def test_the_state_of_work_is_kept_for_its_owner_and_says_whether_it_lives(tmp_path: Path) -> None:
+    work = progress.Followed(progress.Silent(), tmp_path)
+    work.start("training", 10)
+    work.end("done")
+    state = progress.read_state(tmp_path)
+    assert state is not None and state.alive
+    assert [(one.title, one.words) for one in state.ended] == [("training", "done")]
+    assert (tmp_path / progress.STATE).stat().st_mode & 0o077 == 0
+    assert not msgspec.structs.replace(state, born=f"{state.born}0").alive
+
+
+def test_work_goes_on_where_its_state_cannot_be_written(tmp_path: Path) -> None:
+    work = progress.Followed(progress.Silent(), tmp_path / "missing")
+    work.start("training", 10)
+    work.update(5)
+    assert progress.read_state(tmp_path / "missing") is None
+
+
+def test_losses_of_a_stage_that_begins_again_take_the_place_of_the_first(tmp_path: Path) -> None:
+    work = progress.Followed(progress.Silent(), tmp_path)
+    work.start("training", 10)
+    for step in (1, 2, 3, 1, 2):
+        work.measured({"step": step, "loss": 1.0})
+    assert [one["step"] for one in work.state.measured] == [1, 2]

@@ -184,11 +184,12 @@ def compare(
     their number. The report shows scores with intervals, answers side by side, and what each system
     takes.
     """
-    from residency.workflows.compare import compare as compared
+    from residency.workflows.compare import contest_of, hold
 
     named = [text for text in systems if "=" not in text]
-    with tracking() as tracker:
-        facts, folder = compared(named, [text for text in systems if "=" in text], runs, tracker)
+    contest = contest_of(named, [text for text in systems if "=" in text], runs)
+    with tracking(contest.wanted.inputs.folder) as tracker:
+        facts, folder = hold(contest, tracker)
     terminal().print()
     terminal().print(_systems(facts))
     terminal().print(_pairs(facts))

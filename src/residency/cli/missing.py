@@ -31,6 +31,7 @@ NEEDS = {
     "deid": ("deid", "ingest"),
     "pubmed": ("ingest",),
     "serve": ("train", "deid", "serve"),
+    "ui": ("train", "serve"),
     "export": ("train", "export"),
 }
 """Verb -> the extras that it works with; the others need ``train`` or what the module is in."""

@@ -236,6 +236,32 @@ def import_(
 
 
 @app.command()
+def ui(
+    folder: Annotated[Path, argument("[FOLDER]", help="Folder of projects; this one.")] = Path(),
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Of this machine; 0: any that is free.")
+    ] = 8765,
+) -> None:
+    """Open the workbench in the browser: from files to a measured model, in pages.
+
+    Prints an address that holds the key of this start. Answers only this machine, until Ctrl-C;
+    runs that were started go on.
+    """
+    from secrets import token_urlsafe
+
+    from residency.pages.launch import listen, serve
+
+    if not folder.is_dir():
+        raise UserError(f"{folder}: is no folder; name one in which projects lie, or will.")
+    if (folder / "recipe.yaml").is_file():
+        raise UserError(f"{folder}: is a project itself; name the folder that it lies in.")
+    secret = token_urlsafe(32)
+    with listen(port) as socket:
+        print(f"http://127.0.0.1:{socket.getsockname()[1]}/?secret={secret}", flush=True)
+        serve(folder, secret, socket)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
     import json

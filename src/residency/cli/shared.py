@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from residency.recipe import Recipe
 
 SECTIONS = {
-    "projects": "demo init import schema",
+    "projects": "demo init import ui schema",
     "records": "extract deid synth pubmed fhir split trace erase",
     "labelling": "label",
     "training": "check plan run tagger",
@@ -90,11 +90,12 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def tracking() -> Iterator[Tracker]:
-    """A progress bar on a terminal, plain lines elsewhere."""
+def tracking(folder: Path | None = None) -> Iterator[Tracker]:
+    """A progress bar on a terminal, plain lines elsewhere; ``folder``: the run's, in which others
+    can follow it."""
     from residency.core.progress import tracker
 
-    with tracker(terminal()) as found:
+    with tracker(terminal(), folder) as found:
         yield found
 
 

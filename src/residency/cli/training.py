@@ -114,8 +114,9 @@ def run(
 def execute(recipe: Recipe, runs: Path) -> Run:
     from residency.workflows.finished import finished_facts
     from residency.workflows.run import run
+    from residency.workflows.steps import folder_of
 
-    with tracking() as tracker:
+    with tracking(folder_of(recipe, runs)) as tracker:
         finished = run(recipe, runs, tracker)
     if all(how == "cached" for how in finished.done.values()):
         say("Nothing has changed since this run; its results stand.")

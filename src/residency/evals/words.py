@@ -37,7 +37,7 @@ class Words(Value, frozen=True, forbid_unknown_fields=True):
         it put into the other's places; as it is where it is not known."""
         if sentence in self.words or not self.sentences:
             return self(sentence)
-        for pattern, other in _patterns(self.code):
+        for pattern, other in _patterns(tuple(self.sentences.items())):
             if found := pattern.fullmatch(sentence):
                 return other.format(**{k: self.said(v) for k, v in found.groupdict().items()})
         head, parted, rest = sentence.partition("; ")
@@ -65,11 +65,11 @@ def languages() -> list[str]:
 
 
 @cache
-def _patterns(code: str) -> list[tuple[re.Pattern[str], str]]:
-    """How the sentences of a language are recognised, the longest first: the most is said by it."""
-    found = words_of(code).sentences
-    ordered = sorted(found, key=lambda text: -len(HOLE.sub("", text)))
-    return [(_pattern(text), found[text]) for text in ordered]
+def _patterns(sentences: tuple[tuple[str, str], ...]) -> list[tuple[re.Pattern[str], str]]:
+    """How sentences are recognised, with what they are in another language, the longest first: the
+    most is said by it."""
+    ordered = sorted(sentences, key=lambda pair: -len(HOLE.sub("", pair[0])))
+    return [(_pattern(text), other) for text, other in ordered]
 
 
 def _pattern(text: str) -> re.Pattern[str]:

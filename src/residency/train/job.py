@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -54,6 +54,8 @@ class TrainingJob(msgspec.Struct, frozen=True, kw_only=True):
     """It goes on from a state of an earlier version, and is trained as that version trained: with
     torch's attention, and no CRF beside."""
     progress: Progress | None = None
+    measured: Callable[[Mapping[str, float]], None] | None = None
+    """Told of each loss of training and score of the stop part as it comes, with its ``step``."""
 
     @property
     def lexical(self) -> bool:

@@ -107,7 +107,10 @@ class Judge(TrainerCallback, ExportableState):  # type: ignore[misc]
         return math.nan if found is None else found
 
     def _note(self, state: Any, **values: float) -> None:
-        self.history.append({"step": state.global_step, "epoch": round(state.epoch, 4), **values})
+        noted = {"step": state.global_step, "epoch": round(state.epoch, 4), **values}
+        self.history.append(noted)
+        if self.job.measured:
+            self.job.measured(noted)
 
     # What the Trainer calls
 

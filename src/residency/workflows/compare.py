@@ -56,7 +56,8 @@ API = "api:"
 
 
 class Contest(Value, frozen=True):
-    """What is compared: the systems in their order, on the test items of the first run."""
+    """What is compared: the systems in their order, on the test items of the first run, and in
+    ``wanted.inputs`` the folder of the comparison."""
 
     wanted: Evaluation
     names: dict[str, str]
@@ -77,6 +78,14 @@ def compare(
     Raises ``UserError`` for systems that are not there or were made for another task;
     ``GateRefused`` where notes may not go to a server.
     """
+    return hold(contest_of(systems, overrides, runs), tracker)
+
+
+def contest_of(
+    systems: Sequence[str], overrides: Sequence[str] = (), runs: Path | str = "runs"
+) -> Contest:
+    """What ``compare`` would compare, and its folder; asks nothing of any system. Raises
+    ``UserError`` for systems that are not there, are one, or are too few."""
     folders = [name for name in systems if name != BASE and not name.startswith(API)]
     if not folders:
         raise UserError(
@@ -100,8 +109,13 @@ def compare(
     wanted = replace(wanted, inputs=replace(wanted.inputs, folder=folder))
     kind = {name: 0 if name == BASE else 1 if name.startswith(API) else 2 for name in systems}
     ordered = sorted(kind, key=lambda name: kind[name])
-    contest = Contest(wanted=wanted, names={name: _name_of(name, ordered) for name in ordered})
+    return Contest(wanted=wanted, names={name: _name_of(name, ordered) for name in ordered})
 
+
+def hold(contest: Contest, tracker: Tracker | None = None) -> tuple[RunFacts, Path]:
+    """Compare the systems of a contest, as ``compare`` does; what is there is not done again."""
+    wanted, recipe = contest.wanted, contest.wanted.inputs.recipe
+    folder = wanted.inputs.folder
     done, data, asked = Run(folder), data_step(wanted.inputs), _step(contest)
     report = report_step(recipe, data, [asked])
     material = None

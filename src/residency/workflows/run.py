@@ -215,6 +215,7 @@ def job_of_stage(material: Material, number: int, work: Path, out: Path) -> Trai
         work=work,
         out=out,
         progress=material.tracker.update,
+        measured=material.tracker.measured,
         output=first.output,
         limits=first.task.limits,
         generate=first.task.generate,

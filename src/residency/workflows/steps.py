@@ -66,8 +66,13 @@ def read_inputs(recipe: Recipe, runs: Path, folder: Path | None = None) -> Input
     """
     files = hash_files(recipe, runs / ".digests.json")
     base = base_of(recipe)
-    own = runs / f"{recipe.name}-{recipe.digest[:8]}"
-    return Inputs(recipe=recipe.settled(base), folder=folder or own, base=base, files=files)
+    own = folder or folder_of(recipe, runs)
+    return Inputs(recipe=recipe.settled(base), folder=own, base=base, files=files)
+
+
+def folder_of(recipe: Recipe, runs: Path) -> Path:
+    """The folder of a recipe's run among ``runs``; another recipe, another folder."""
+    return runs / f"{recipe.name}-{recipe.digest[:8]}"
 
 
 def base_of(recipe: Recipe, weights: bool = True) -> Base:

@@ -1,0 +1,124 @@
+"""The application of the pages: who may ask, how answers are closed, what a fault says. Only this
+machine is answered, under the secret of this start."""
+
+from __future__ import annotations
+
+import re
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from secrets import compare_digest
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import PlainTextResponse, RedirectResponse
+from starlette.exceptions import HTTPException
+
+from residency.core import page as reports
+from residency.core.errors import GateRefused, ResidencyError
+from residency.pages import begin, road, tries
+from residency.pages.desk import HERE, LANGUAGE_COOKIE, LANGUAGES, Desk, page
+from residency.pages.folders import Missing
+
+CLOSED = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "content-security-policy": CLOSED,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?")
+NOT_THIS_START = "Open the address that residency ui has printed: it holds the key of this start.\n"
+FAULT = "The program failed at this; what kind of fault it was stands in the terminal."
+STATIC = {
+    "report.css": "text/css",
+    "pages.css": "text/css",
+    "pages.js": "text/javascript",
+}
+
+
+def create_app(folder: Path, secret: str) -> FastAPI:
+    """The pages on the projects below a folder. ``secret``: of this start; whoever brings it once
+    (``/?secret=...``) has it kept in a cookie of this browser until that is closed."""
+    app = FastAPI(title="residency ui", openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.desk = Desk(folder, secret)
+    app.middleware("http")(_guarded)
+    for router in (begin.router, road.router, tries.router):
+        app.include_router(router)
+    app.add_api_route("/static/{name}", _static, methods=["GET"])
+    app.add_exception_handler(ResidencyError, _refused)
+    app.add_exception_handler(HTTPException, _no_page)
+    return app
+
+
+async def _guarded(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+    """An answer for who may have it, with the headers of all answers."""
+    response = _admitted(request)
+    if response is None:
+        try:
+            response = await answer(request)
+        except Exception as error:
+            response = _failed(request, error)
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+def _admitted(request: Request) -> Response | None:
+    """Nothing for who may ask; else what is answered instead. A foreign Host is a name of another
+    site that was made to lead here (DNS rebinding)."""
+    host = request.headers.get("host", "")
+    own = f"http://{host}"
+    origin = request.headers.get("origin", "null")  # what browsers send where there is no referrer
+    foreign = request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+    if not LOOPBACK.fullmatch(host) or origin not in ("null", own):
+        return PlainTextResponse("Only this machine is answered.\n", 403)
+    secret: str = request.app.state.desk.secret
+    cookie = f"residency-{request.url.port or 80}"  # a browser's cookies are of all ports alike
+    if request.method == "GET" and request.url.path == "/" and "secret" in request.query_params:
+        if not compare_digest(request.query_params["secret"].encode(), secret.encode()):
+            return PlainTextResponse(NOT_THIS_START, 403)
+        response = RedirectResponse("/", 303)
+        response.set_cookie(cookie, secret, httponly=True, samesite="strict")
+        return response
+    if not compare_digest(request.cookies.get(cookie, "").encode(), secret.encode()):
+        return PlainTextResponse(NOT_THIS_START, 403)
+    if request.method not in ("GET", "HEAD") and foreign:
+        return PlainTextResponse("Only these pages may post.\n", 403)
+    if (lang := request.query_params.get("lang", "")) in LANGUAGES and request.method == "GET":
+        response = RedirectResponse(request.url.path, 303)
+        response.set_cookie(LANGUAGE_COOKIE, lang, 31_536_000, httponly=True, samesite="strict")
+        return response
+    return None
+
+
+async def _static(name: str) -> Response:
+    """The look, and the one script."""
+    if name not in STATIC:
+        raise HTTPException(404)
+    text = reports.style() if name == "report.css" else (HERE / "static" / name).read_text("utf-8")
+    return Response(text, media_type=STATIC[name])
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What stands in the way, in the sentence that a verb says too."""
+    status = 404 if isinstance(error, Missing) else 403 if isinstance(error, GateRefused) else 400
+    return page(request, "error", status, sentences=str(error).splitlines(), here="/")
+
+
+async def _no_page(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    return page(request, "error", status, sentences=["There is no such page here."], here="/")
+
+
+def _failed(request: Request, error: Exception) -> Response:
+    """A fault of ours: the terminal is told its kind and place, and nothing that it holds."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    kind = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
+    print(f"residency ui: a page failed: {kind}", file=sys.stderr, flush=True)
+    return page(request, "error", 500, sentences=[FAULT], here="/")

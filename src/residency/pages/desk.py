@@ -1,0 +1,144 @@
+"""What the pages share: the folder, the secret of this start, work under way, the languages; and
+how a page is made."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import threading
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from residency.core.progress import duration
+from residency.core.types import Value
+from residency.evals.words import ENGLISH, Words, words_of
+from residency.pages import folders
+from residency.pages.work import Background, Work
+from residency.workflows.chat import Side
+
+HERE = Path(__file__).parent
+WORDS = HERE / "words"
+LANGUAGES = {"vi": "Tiếng Việt", "zh": "中文", "en": "English"}
+LANGUAGE_COOKIE = "residency-language"
+
+
+class Desk:
+    """What one start of the pages holds."""
+
+    def __init__(self, root: Path, secret: str) -> None:
+        self.root, self.secret = root.resolve(), secret
+        self.token = hmac.new(secret.encode(), b"form", "sha256").hexdigest()
+        """What every form carries: a page of another site cannot know it."""
+        self.work, self.background = Work(), Background()
+        self.model = threading.Lock()
+        """Held by who asks a model: one at a time, as memory is counted for one."""
+        self.talking: tuple[Path, list[Side]] | None = None
+        """The systems that were last talked to, which take long to load."""
+
+    def project(self, name: str) -> Path:
+        """A project by its name; raises ``Missing``."""
+        return folders.project(self.root, name)
+
+    def run(self, project: str, name: str) -> Path:
+        """A run by its name, one that is about to begin among them; raises ``Missing``."""
+        place = self.project(project)
+        for path in self.work.started(place / folders.RUNS):
+            if path.name == name:
+                return path
+        return folders.run_of(self.root, place, name)
+
+    def runs(self, project: Path) -> list[Path]:
+        """The runs of a project, those about to begin among them."""
+        return [
+            *self.work.started(project / folders.RUNS),
+            *folders.runs(self.root, project),
+        ]
+
+
+def desk_of(request: Request) -> Desk:
+    """The desk of a request's application."""
+    found: Desk = request.app.state.desk
+    return found
+
+
+def language_of(request: Request) -> str:
+    """The language that was chosen, or the first that the browser asks for and pages have."""
+    chosen = request.cookies.get(LANGUAGE_COOKIE, "")
+    if chosen in LANGUAGES:
+        return chosen
+    wanted = []
+    for one in request.headers.get("accept-language", "").split(","):
+        tag, _, quality = one.strip().partition(";q=")
+        share = float(quality) if re.fullmatch(r"[01](\.\d*)?", quality) else 1.0
+        wanted.append((-share, tag.partition("-")[0].lower()))
+    found = (tag for _, tag in sorted(wanted, key=lambda pair: pair[0]))
+    return next((tag for tag in found if tag in LANGUAGES), "en")
+
+
+def words_in(code: str) -> Words:
+    """The words of the pages in a language."""
+    return ENGLISH if code == ENGLISH.code else words_of(code, WORDS)
+
+
+@cache
+def _environment() -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters["duration"] = duration
+    return found
+
+
+def fragment(request: Request, template: str, values: Mapping[str, Any]) -> str:
+    """A template in the language of a request."""
+    lang = language_of(request)
+    words = words_in(lang)
+    return (
+        _environment()
+        .get_template(f"{template}.html.jinja")
+        .render(
+            _=words,
+            told=words.said,
+            lang=lang,
+            languages=LANGUAGES,
+            token=desk_of(request).token,
+            **{"here": request.url.path, "crumbs": (), **values},
+        )
+    )
+
+
+def page(request: Request, template: str, status: int = 200, **values: Any) -> HTMLResponse:
+    """A page. ``here``: its address, where another one leads to it by a form; ``crumbs``: (address,
+    name) of the pages above it."""
+    return HTMLResponse(fragment(request, template, values), status)
+
+
+class Point(Value, frozen=True):
+    """A loss on its curve, in units of the drawing."""
+
+    x: float
+    y: float
+
+
+def curve(
+    measured: tuple[dict[str, float], ...], width: int = 600, height: int = 160
+) -> list[Point]:
+    """The losses of a stage as points of a drawing whose y goes down; the lowest edge is 0."""
+    losses = [(one["step"], one["loss"]) for one in measured if "loss" in one]
+    if len(losses) < 2:
+        return []
+    last, most = losses[-1][0], max(loss for _, loss in losses) or 1.0
+    return [
+        Point(x=round(width * step / last, 1), y=round(height * (1 - max(loss, 0.0) / most), 1))
+        for step, loss in losses
+    ]
