@@ -170,6 +170,8 @@ COMMANDS: list[tuple[str, str]] = [
     ("init new --hospital fr", "did you mean|allowed"),
     ("init new --data none.csv", "none.csv: does not exist"),
     ("init new --data some.pdf", "is a PDF"),
+    ("init new --data deep.json", "nothing shows which format"),
+    ("init new --data packed.jsonl", "is a gzip archive"),
     ("init new --data words.txt", "which is it"),
     ("init new --data empty.csv", "."),
     ("init new --data notes.jsonl --answer colour", "write KEY=VALUE"),
@@ -202,6 +204,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(text, "utf-8")
     (tmp_path / "latin.yaml").write_bytes("name: é\n".encode("latin-1"))
     (tmp_path / "some.pdf").write_bytes(b"%PDF-1.7\n")
+    (tmp_path / "deep.json").write_text("[" * 5000 + "]" * 5000, "utf-8")
+    (tmp_path / "packed.jsonl").write_bytes(b"\x1f\x8b\x08\x00" + bytes(50))
     return tmp_path
 
 

@@ -132,7 +132,7 @@ def read_json(path: Path, kind: type[T]) -> T:
     """Read and check a JSON file; raises ``DataError`` that names the file and the field."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: {reason(error)}") from None
 
 
@@ -143,7 +143,7 @@ def read_jsonl(path: Path, kind: type[T]) -> Iterator[T]:
     for number, line in enumerate_lines(path):
         try:
             yield decoder.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise DataError(f"{path}:{number}: {reason(error)}") from None
 
 

@@ -48,13 +48,13 @@ def json_records(path: Path) -> Iterator[tuple[int, Record | str]]:
             for number, found in enumerate(msgspec.json.decode(read_text(path)), start=1):
                 yield number, found if isinstance(found, dict) else "is not a JSON object"
             return
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             pass  # lines that are lists, or one broken list: each line is then judged by itself
     for number, line in text_lines(path):
         if line.strip():
             try:
                 found = msgspec.json.decode(line)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 yield number, "is not valid JSON"
             else:
                 yield number, found if isinstance(found, dict) else "is not a JSON object"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import gzip
 import re
+import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
@@ -254,7 +255,7 @@ def detect(path: Path) -> Form | None:
 
 def _whole(path: Path) -> object:
     """What a file of one JSON value holds; None where it is none."""
-    with suppress(msgspec.DecodeError):
+    with suppress(msgspec.DecodeError, RecursionError):
         found: object = msgspec.json.decode(read_text(path))
         return found
     return None
@@ -306,7 +307,7 @@ def _by_beginning(path: Path) -> Form | None:
         with path.open("rb") as file:
             begins = file.read(8192)
         if begins.startswith(b"\x1f\x8b"):
-            with suppress(OSError, EOFError), gzip.open(path) as inside:
+            with suppress(OSError, EOFError, zlib.error), gzip.open(path) as inside:
                 if b"<PubmedArticleSet" in inside.read(4096):
                     return Form(name="PubMed XML (residency pubmed --file reads it)")
     except OSError as error:

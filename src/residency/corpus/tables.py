@@ -68,7 +68,7 @@ class Table(Records):
         if columns.entities and record[columns.entities].strip():
             try:
                 entities = msgspec.json.decode(record[columns.entities])
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 spans = "entities are not valid JSON"
             else:
                 spans = read_entities(entities, self.keys, f"{path}:{line}", "keys")

@@ -72,7 +72,7 @@ def outcomes(settings: Fhir, path: Path, name: str, known: Known) -> Iterator[Ro
                 full = entry.full_url or ""
                 local = here.with_contained(head.contained or ())
                 yield from _outcomes(settings, found, full, place, local)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             yield RowOutcome(skipped=BROKEN, id=f"\0{place}")
     if others:
         yield RowOutcome(skipped=NO_NOTES, rows=others)
@@ -91,7 +91,7 @@ def known_of(paths: Iterable[Path], beside: Known | None = None) -> Known:
                     found.add(msgspec.json.decode(raw, type=Resource), entry.full_url)
                 elif head.resource_type == "Binary" and (place or beside is not None):
                     found.add_binary(head.id, entry.full_url, place or raw)
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 continue  # counted where the file is read for its notes
     return found
 
@@ -102,14 +102,14 @@ def _entries(path: Path) -> Iterator[tuple[bytes | msgspec.Raw, Entry, Place | N
     if path.suffix.lower() == ".xml":
         try:
             yield from ((*one, None) for one in _opened(as_json(path.read_bytes()), Entry()))
-        except (Unreadable, msgspec.DecodeError):
+        except (Unreadable, msgspec.DecodeError, RecursionError):
             yield b"", Entry(), None  # counted as broken
         return
     if path.suffix.lower() == ".json":
         data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
         try:
             found = list(_opened(data, Entry()))
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             found = []  # lines under another name, or nothing that can be read
         if found:
             yield from ((raw, entry, None) for raw, entry in found)
@@ -121,7 +121,7 @@ def _entries(path: Path) -> Iterator[tuple[bytes | msgspec.Raw, Entry, Place | N
             try:
                 for raw, entry in _opened(text, Entry()) if text else ():
                     yield raw, entry, None if raw is not text else (path, at, len(line))
-            except msgspec.DecodeError:
+            except (msgspec.DecodeError, RecursionError):
                 yield text, Entry(), None
             at += len(line)
 

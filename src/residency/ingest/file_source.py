@@ -164,7 +164,7 @@ def _read_jsonl(settings: JsonlFiles, path: Path, name: str, place: str) -> Iter
             if settings.encoding not in ("auto", "utf-8", *FONTS):
                 line = decode_bytes(line, settings.encoding, settings.lang).encode()
             row = msgspec.json.decode(line, type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError, Unreadable):
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, Unreadable):
             raise DataError(
                 f"extract.path: {where}: is not a JSON object; check the file and extract.encoding."
             ) from None

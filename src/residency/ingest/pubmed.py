@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,7 +67,7 @@ def read_xml(source: Path | BinaryIO, left: Counter[str] | None = None) -> Itera
             article.clear()
             while article.getprevious() is not None:  # what was read is not kept
                 del article.getparent()[0]
-    except (etree.XMLSyntaxError, EOFError, OSError) as error:
+    except (etree.XMLSyntaxError, EOFError, OSError, zlib.error) as error:
         why = reason(error) if isinstance(error, OSError) else "is not whole XML."
         raise DataError(
             f"{name}: {why} Export it from PubMed anew, in the format PubMed (XML)."

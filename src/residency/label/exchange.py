@@ -94,7 +94,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate_lines(path):
         try:
             row = msgspec.json.decode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             raise UserError(
                 f"{path}:{number}: is not valid JSON in UTF-8; each line must be one note, as it "
                 "was given out."

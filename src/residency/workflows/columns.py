@@ -195,7 +195,7 @@ def _decoded(value: object) -> object:
     if isinstance(value, str) and value[:1] == "[":
         try:
             found: object = msgspec.json.decode(value)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             return value
         return found
     return value

@@ -395,7 +395,7 @@ def _dataset_info(
         )
     try:
         return path, msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise UserError(
             f"{path}: is not a JSON object of data sets; see its documentation."
         ) from None

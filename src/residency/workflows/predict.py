@@ -156,7 +156,7 @@ def _row(
         line = line.removeprefix(b"\xef\xbb\xbf")
     try:
         row = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise DataError(f"{input}:{number}: {reason(error)}") from None
     if isinstance(row, dict) and text_field not in row and "messages" in row:
         turns = read_messages(row["messages"], MESSAGE_TAGS)

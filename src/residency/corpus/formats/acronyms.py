@@ -74,7 +74,7 @@ def read_dictionary(path: Path) -> dict[str, tuple[str, ...]]:
     """Short form -> full forms, composed and in lower case."""
     try:
         found = msgspec.json.decode(read_text(path), type=dict[str, list[str]])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise DataError(
             f"{path}: is no dictionary of short forms ({reason(error)}); give {{short form: [full "
             "forms]}."

@@ -102,7 +102,7 @@ def _of_json(path: Path) -> Iterator[Document]:
                 for infons in [one.get("infons", {})]
             ]
             yield identifier(document.get("id")), passages, _pairs(relations)
-    except (msgspec.DecodeError, KeyError, TypeError, AttributeError, ValueError):
+    except (msgspec.DecodeError, RecursionError, KeyError, TypeError, AttributeError, ValueError):
         raise DataError(
             f"{path}: is no BioC JSON: documents with passages of offset, text and annotations."
         ) from None

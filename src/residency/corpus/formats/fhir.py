@@ -109,7 +109,7 @@ def read_record(path: Path) -> tuple[str, list[RecordEntry]]:
     one patient's bundle."""
     try:
         found = msgspec.json.decode(read_text(path), type=dict[str, Any])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise DataError(
             f"{path}: is no FHIR bundle ({reason(error)}); it holds one JSON object."
         ) from None

@@ -123,7 +123,7 @@ class LabelStudio(Source):
 def _tasks(path: Path) -> Iterator[object]:
     try:
         document = msgspec.json.decode(read_text(path) or "[]")
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         raise DataError(
             f"{path}: is not valid JSON; export the project again (format JSON)."
         ) from None
@@ -145,7 +145,7 @@ def _cell(text: str) -> object:
         return text
     try:
         found: object = msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return text
     return found
 

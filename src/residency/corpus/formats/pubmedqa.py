@@ -24,7 +24,7 @@ class PubMedQa(Conversations):
     def records(self, path: Path) -> Iterator[tuple[int, Record | str]]:
         try:
             found = msgspec.json.decode(read_text(path), type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise DataError(
                 f"{path}: is no PubMedQA file ({reason(error)}); it holds one object, PMID -> "
                 "question."
