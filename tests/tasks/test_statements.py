@@ -209,6 +209,7 @@ def test_statements_of_a_fourth_author_stay_as_they_are_read() -> None:
         ("seventh", 226, 15),
         ("eighth", 147, 10),
         ("ninth", 300, 15),
+        ("tenth", 150, 15),
     ],
 )
 def test_later_sets_of_a_language_model_stay_as_they_are_read(
@@ -216,7 +217,8 @@ def test_later_sets_of_a_language_model_stay_as_they_are_read(
 ) -> None:
     """Each was committed before it was scored, and the reader mended after each. First readings, read
     wrongly and not: fifth 29 and 106 of 910 (at least 300 a language), sixth 9 and 13 of 259, seventh 7
-    and 28 of 226, eighth 3 and 25 of 147, ninth 7 and 28 of 300."""
+    and 28 of 226, eighth 3 and 25 of 147, ninth 7 and 28 of 300,
+    tenth 5 and 13 of 150."""
     parts = [scored(f"statements_{name}_{lang}.jsonl") for lang in ("vi", "zh", "en")]
     rows, wrong, not_read, opposite = map(sum, zip(*parts, strict=True))
     assert rows == count and wrong <= 0.01 * rows and opposite == 0 and not_read <= unread
@@ -246,10 +248,14 @@ OTHERS_OF_THE_KINDS = [
     (VI, "Báo bác sĩ ngay khi có tràn khí.", None),
     (ZH, "上周的气胸现已痊愈。", ()),
     (ZH, "一旦气胸，立即就医。", None),
+    (EN, "The effusion was tapped in May and has not recurred.", ()),
+    (VI, "Đáp án: []", ()),
+    (ZH, "阿司匹林是预防气胸的常用药物之一。", None),
+    (ZH, "照理应有气胸。", None),
 ]
 
 
-@pytest.mark.parametrize(("labels", "answer", "held"), OTHERS_OF_THE_KINDS, ids=range(17))
+@pytest.mark.parametrize(("labels", "answer", "held"), OTHERS_OF_THE_KINDS, ids=range(21))
 def test_what_was_misread_at_first_is_read_in_other_words_too(
     labels: tuple[str, ...], answer: str, held: tuple[str, ...] | None
 ) -> None:

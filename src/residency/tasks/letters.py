@@ -198,7 +198,7 @@ NOT_BEHIND = r"(?!\s*(?:型|超|族|肝|淋巴|细胞|链|组血|级|期|溶血|
 NONE_RIGHT = re.compile(
     r"\bnone of (?:the )?(?:options|statements|answers|choices|them|these)[^.;]*\b(?:correct|right"
     r"|true|fits?)\b|"
-    r"\bno (?:option|answer|statement|choice)s? (?:is|are) (?:correct|right|true)|"
+    r"\b(?:no (?:option|answer|statement|choice)s?|none) (?:is|are) (?:correct|right|true)|"
     r"không có (?:ý|phương án|đáp án|câu|nhận định|lựa chọn)(?: trả lời)? nào (?:là )?đúng"
     r"|không (?:ý|câu|phương án|đáp án) nào đúng|"
     r"没有(?:任何|一个|一项)*(?:选项|答案|说法)?(?:是)?正确|无正确(?:选项|答案)|(?:选项|[五四三]项|以上)[^,。]{0,4}(?:都|均|全)不(?:正确|对|是)",

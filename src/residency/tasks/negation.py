@@ -212,13 +212,15 @@ ONLY = frozenset({"only", "chỉ", "仅", "仅有", "仅见", "只有", "只是"
 TOLD = 1
 """Words of a sentence that no kind knows, above which it may tell of anything: "the risk of stroke
 is increased in atrial fibrillation"."""
+TOLD_TOO = 3
+"""The same of a sentence with a word that affirms: "what is given for asthma is a spray"."""
 
 
 def _only_told(
     text: str, row: Sequence[Sign], languages: tuple[str, ...], mentions: Sequence[Mention]
 ) -> bool:
-    """Whether a label that no word affirms is held by a sentence that may be about something else:
-    one with more than the label and what is known to stand beside labels (``beside``)."""
+    """Whether a label is held by a sentence that may be about something else: one with more than
+    the label, what affirms it and what is known to stand beside labels (``beside``)."""
     left, start = iter(mentions), 0
     for end in [*(n for n, one in enumerate(row) if one.kind == "end"), len(row)]:
         sentence, start = row[start:end], end + 1
@@ -226,14 +228,16 @@ def _only_told(
         if YES not in says:
             continue
         kinds = {one.kind for one in sentence if one.kind != "but" or one.text.strip() in ONLY}
-        if kinds & {YES, "colon", "only_not", "all", "except", "but"}:
+        if kinds & {"colon", "only_not", "all", "except", "but"}:
             continue
         first = row[start - len(sentence) - 2].end if start > len(sentence) + 1 else 0
         last = row[end].start if end < len(row) else len(text)
         headed = sentence[0].kind == "label" and not text[first : sentence[0].start].strip()
         if headed and [one.kind for one in sentence[1:2]] in (["comma"], ["open"]):
             continue  # "asthma, well controlled"
-        if _unknown(text[first:last], sentence, first, languages) > TOLD:
+        if _unknown(text[first:last], sentence, first, languages) > (
+            TOLD_TOO if YES in kinds else TOLD
+        ):
             return True
     return False
 

@@ -183,7 +183,7 @@ def _first_value(words: str) -> tuple[object, bool]:
             value, end = decoder.raw_decode(words, opening.start())
         except (ValueError, RecursionError):
             continue
-        around = re.sub(r"json|\W", "", words[: opening.start()] + words[end:])
+        around = re.sub(r"json|\W+", " ", words[: opening.start()] + words[end:]).strip()
         if value != [] or not around or ANSWERS.fullmatch(fold(around)):
             return value, bool(words[: opening.start()].strip() or words[end:].strip())
     braces = re.search(r"\{[^{}]{3,4000}\}", words)
@@ -330,7 +330,8 @@ LAST_CUE = re.compile(
 )
 LEVEL = re.compile(
     r"\A[\W_]*(\d{1,2})(?:\s*[,;(]|\.\s|\s-\s)(?!.*\d)|"
-    r"(?:\b(?:level|esi|grade|class|stage|category|triage|cấp|mức|độ)|级别?|等级|分级)"
+    r"(?:\b(?:level|esi|grade|class|stage|category|triage|cấp|mức|độ)(?: phân loại)?|"
+    r"级别?|等级|分级|[评定分]为)"
     r"\s*(?:is|là|为|:|=)?\s*(\d{1,2})(?!.*\d)",
     re.IGNORECASE | re.DOTALL,
 )
