@@ -7,10 +7,13 @@ import os
 import re
 import signal
 from collections import Counter
+from itertools import product
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -442,3 +445,60 @@ def test_the_secrets_of_a_study_are_its_owners_alone(study: OpenStudy) -> None:
     private = [key_path(study.folder), study.folder / CODES, study.folder / "votes/ann.jsonl"]
     assert [path.stat().st_mode & 0o077 for path in private] == [0, 0, 0]
     assert study.folder.stat().st_mode & 0o077 == 0
+
+
+def test_dialogues_of_three_raters_and_a_patient_are_computed_as_by_hand(tmp_path: Path) -> None:
+    """Means, intervals (mean squares, then Wilson's with Student's t) and agreement, each written
+    another way; the patient's marks count for the patient's scales."""
+    import krippendorff
+    from scipy.stats import t
+
+    study = made(
+        tmp_path, 2, 4, kind="dialogue", raters=["ann", "bob:vi", "chi:zh"], patients=["pat"]
+    )
+    marks: dict[tuple[str, str, str, str], int] = {}
+    key = json.loads(key_path(study.folder).read_text())
+    drawn = Random(3)
+    for rater in study.study.raters:
+        for shown in study.study.order[rater.name]:
+            for place, turn in product((1, 2), range(20)):
+                said = Said(item=shown.item, place=place, turn=turn, text="So.")
+                cast(study, rater.name, code(study, rater.name), said)
+            given: dict[str, tuple[int, ...]] = {}
+            for scale in study.study.scales(rater):
+                of = {at: drawn.randint(scale.low, scale.high) for at in shown.places}
+                given[scale.name] = tuple(of[at] for at in shown.places)
+                for at, mark in of.items():
+                    system = NAMES[key["whose"][shown.item][at]]
+                    marks[scale.name, system, shown.item, rater.name] = mark
+            cast(study, rater.name, code(study, rater.name), Vote(item=shown.item, marks=given))
+    end(study.folder)
+    found, _ = read_result(study.folder)
+    assert set(found.marks) == {"accuracy", "value", "suitability", "understood"}
+    table = np.array(
+        [
+            [marks["value", NAMES[0], i, r] for r in ("ann", "bob", "chi")]
+            for i in sorted(study.items)
+        ]
+    )
+    share = (table - 1) / 4
+    squares = [3 * share.mean(1).var(ddof=1), 4 * share.mean(0).var(ddof=1)]
+    rest = ((share - share.mean(1)[:, None] - share.mean(0) + share.mean()) ** 2).sum() / 6
+    added = max(0.0, squares[1] - rest)
+    variance = (squares[0] + added) / 12
+    spread = squares[0] ** 2 / 3 + (squares[1] ** 2 / 2 + rest**2 / 6 if added else 0)
+    z = t.ppf(0.975, max(2, int((squares[0] + added) ** 2 / spread)))
+    n = share.mean() * (1 - share.mean()) / variance
+    ends = np.roots([1 + z * z / n, -2 * share.mean() - z * z / n, share.mean() ** 2])
+    one = next(one for one in found.marks["value"] if one.name == NAMES[0])
+    assert (one.value, one.n) == (table.mean(), 12)
+    assert (one.low, one.high) == pytest.approx(tuple(1 + 4 * np.sort(ends)), abs=1e-6)
+    for scale, names in (
+        ("value", ("ann", "bob", "chi")),
+        ("suitability", ("ann", "bob", "chi", "pat")),
+    ):
+        units = [[marks[scale, s, i, r] for s, i in product(NAMES[:2], study.items)] for r in names]
+        alpha = next(one.value for one in found.agreement if one.name == scale)
+        other = krippendorff.alpha(reliability_data=units, level_of_measurement="ordinal")
+        assert alpha == pytest.approx(other)
+    assert next(one.n for one in found.marks["understood"]) == 4
