@@ -6,12 +6,21 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import socket
+import socketserver
+import struct
 import subprocess
+import threading
+import time
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 import yaml
+from serve_tools import LONG, free
 
 from residency.core.part import parse
 from residency.recipe import override
@@ -218,20 +227,89 @@ def test_nothing_private_goes_into_the_image() -> None:
     assert lines[1] == "*"  # everything is left out but what is named
 
 
-def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
+def proxy(tmp_path: Path) -> tuple[str, Path]:
+    """nginx, and its configuration in a folder of this test."""
     if not (nginx := shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")):
         pytest.skip("needs nginx")
     text = (DEPLOY / "nginx.conf").read_text("utf-8").replace("/tmp/", f"{tmp_path}/")
-    text = text.replace("/etc/nginx/tls", str(tmp_path))
-    (tmp_path / "nginx.conf").write_text(text)
+    made = tmp_path / "nginx.conf"
+    made.write_text(text.replace("/etc/nginx/tls", str(tmp_path)))
     self_signed(tmp_path)
-    done = subprocess.run(
-        [nginx, "-t", "-c", str(tmp_path / "nginx.conf")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    return nginx, made
+
+
+def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
+    nginx, made = proxy(tmp_path)
+    done = subprocess.run([nginx, "-t", "-c", made], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+class Replica(BaseHTTPRequestHandler):
+    """Says at which address it was asked."""
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(str(self.server.server_address[0]).encode())
+
+
+class Names(socketserver.BaseRequestHandler):
+    """A name server: every name has the addresses of ``server.found`` [A records, seconds 1]."""
+
+    def handle(self) -> None:
+        asked, talk = self.request
+        question = asked[12 : asked.index(b"\0", 12) + 5]
+        found = self.server.found if question[-3] == 1 else []  # type: ignore[attr-defined]
+        head = asked[:2] + struct.pack("!5H", 0x8180, 1, len(found), 0, 0)
+        record = b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 1, 4)
+        answers = b"".join(record + socket.inet_aton(one) for one in found)
+        talk.sendto(head + question + answers, self.client_address)
+
+
+def test_the_proxy_finds_replicas_that_come_and_go(tmp_path: Path) -> None:
+    nginx, made = proxy(tmp_path)
+    names = socketserver.ThreadingUDPServer(("127.0.0.1", 0), Names)
+    replicas = {}
+    for address in ("127.0.0.2", "127.0.0.3"):
+        port = replicas["127.0.0.2"].server_port if replicas else 0
+        replicas[address] = ThreadingHTTPServer((address, port), Replica)
+    listen = free()
+    text = made.read_text().replace("127.0.0.11 valid=5s", f"127.0.0.1:{names.server_address[1]}")
+    text = text.replace("$replicas:8080", f"$replicas:{port}").replace("8443", str(listen))
+    made.write_text(f"daemon off;\n{text}")
+    running = [names, *replicas.values()]
+    for one in running:
+        threading.Thread(target=one.serve_forever, daemon=True).start()
+    names.found = ["127.0.0.2"]  # type: ignore[attr-defined]
+    process = subprocess.Popen([nginx, "-c", made], stderr=subprocess.DEVNULL)
+    try:
+        with httpx2.Client(verify=False, base_url=f"https://127.0.0.1:{listen}") as client:
+
+            def said(count: int) -> set[str]:
+                return {client.post("/extract", content=b"x").text for _ in range(count)}
+
+            until = time.monotonic() + LONG
+            while time.monotonic() < until:
+                with suppress(httpx2.HTTPError):
+                    if said(1) == {"127.0.0.2"}:
+                        break
+            names.found = list(replicas)  # type: ignore[attr-defined]
+            while said(4) != set(replicas):
+                assert time.monotonic() < until
+            replicas["127.0.0.2"].shutdown()
+            replicas["127.0.0.2"].server_close()
+            assert said(20) == {"127.0.0.3"}, "the other one answers at once, and nothing fails"
+            assert client.get("/metrics").status_code == client.get("/admin/x").status_code == 404
+    finally:
+        process.terminate()
+        process.wait(LONG)
+        for one in running:
+            one.shutdown()
+            one.server_close()
 
 
 def self_signed(folder: Path) -> None:

