@@ -92,6 +92,10 @@ class Lists:
         if lang == "en":  # a word may be of any part
             self.letters = dict.fromkeys(self.letters, sorted(set.intersection(*sets)))
 
+    def knows(self, key: str) -> bool:
+        """Whether a plain word is a name here."""
+        return key in self.families or key in self.given
+
     def sex(self, text: str) -> str:
         """The sex that a given name tells, by its marks where it has them; nothing where it may be
         either."""
@@ -144,8 +148,7 @@ def language_of(value: str, lang: str) -> str:
         return "zh"
     words = [plain(word) for word in WORDS.findall(value)]
     if lang == "vi":
-        own = lists("vi").families | lists("vi").given
-        known = any(word in own for word in words)
+        known = any(lists("vi").knows(word) for word in words)
         shaped = all(len(word) < 2 or SYLLABLE.fullmatch(word) for word in words)
         return "vi" if known or shaped or not value.isascii() else "en"
     return (
@@ -343,7 +346,7 @@ class Names:
     def _written(self, own: str, word: Word, behind: str, told: Told, several: bool) -> str:
         text, part = word.text, word.part
         short = len(text) == 1 or (behind == "." and len(text) < 4 and several)
-        listed = word.key in lists(own).given | lists(own).families
+        listed = lists(own).knows(word.key)
         most = 2 if several else 3  # letters of initials without dots
         if short or (1 < len(text) <= most and text.isupper() and not listed):
             letters = text if not short else text[:1]
@@ -397,7 +400,8 @@ class Names:
         return Draw(self.secret, f"person/{what}/{key}").choice(self._fit(names, key) or names)
 
     def _fit(self, names: Sequence[str], key: str) -> list[str]:
-        return [n for n in names if plain(n) not in self.words and plain(n) != key]
+        words = self.words
+        return [n for n in names if (low := plain(n)) not in words and low != key]
 
     @cached_property
     def words(self) -> frozenset[str]:
