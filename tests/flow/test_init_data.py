@@ -687,6 +687,11 @@ def test_labels_that_may_be_none_or_one_in_two_ways_of_writing_are_told(tmp_path
         ("a.pdf", b"%PDF-1.7 ...", "is a PDF"),
         ("a.hl7", b"MSH|^~\\&|A|B\rPID|1\r", "no note comes of these files"),
         ("a.bin", bytes(range(128, 256)) * 4, "in which encoding"),
+        (
+            "a.csv",
+            b"text,label\nFever since Monday,a\ntext,label\nCough for days,b\n",
+            "the names of its columns stand again",
+        ),
         ("a.txt", b"Only words are here.\nAnd more words.\n", "which format"),
         (
             "a.csv",

@@ -494,7 +494,11 @@ def _table_settings(format: str, files: Sequence[_File], answers: Answers) -> li
 
 
 def _check_header(columns: Mapping[str, guess.Column], where: str) -> None:
-    """Raise ``DataError`` where the first row reads like a record."""
+    """Raise ``DataError`` where the first row reads like a record, or stands again."""
+    if len(columns) > 1 and all(one.name in one.texts for one in columns.values()):
+        raise DataError(
+            f"{where}: the names of its columns stand again further down; take them out."
+        )
     for one in columns.values():
         long = len(one.name) > 60 or re.fullmatch(r"[\d\s./:+()-]*", one.name) or "@" in one.name
         kinds = [guess.shape(value) for value in one.texts]
