@@ -116,7 +116,7 @@ def test_the_micro_batch_is_the_largest_that_fits(weightless: Path) -> None:
 
     def chosen(usable: float) -> Any:
         card = Device(kind="cuda", name="toy", usable=usable, bf16=True)
-        return estimate.fitted(subject, stage, base, whole, False, 0, card)
+        return estimate.fitted(subject, stage, base, whole, False, 0, card).plan
 
     card = Device(kind="cuda", name="toy", usable=0, bf16=True)
     four = stage.model_copy(update={"micro_batch": 4, "accumulation": whole.batch // 4})

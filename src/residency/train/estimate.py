@@ -146,19 +146,20 @@ def estimate(
     quantise: Quantise,
     packed: bool,
     copies: bool,
-    program: int,
+    program: int | None,
 ) -> MemoryEstimate:
     """What the stage will take.
 
     ``half``: weights that are not trained are held in the precision of training; ``quantise``: the
     frozen linear layers of the body are held in 4 or 8 bits; ``packed``: rows are laid end to end;
     ``copies``: the best weights so far are kept; ``program``: bytes that the process holds before
-    the base is read.
+    the base is read; ``None``: what it holds once a step was measured.
     """
     batch = subject.rows.longest(plan.micro_batch, packed)
     reading = _reading(subject) if copies and subject.dev else None
     smaller = half or quantise != "none"
     step, linear = _measured(subject, method, batch, plan, smaller, reading, device)
+    program = held() if program is None else program
     saved = 0
     if quantise != "none":
         width = 4 if plan.precision == "fp32" else 2
@@ -393,7 +394,7 @@ def of_plan(
     plan: StagePlan,
     device: Device,
     packed: bool,
-    program: int,
+    program: int | None,
 ) -> MemoryEstimate:
     """The estimate of a stage whose settings are all decided."""
     from residency.train.words_beside import trainings
@@ -422,18 +423,19 @@ def fitted(
     base: Base,
     plan: StagePlan,
     packed: bool,
-    program: int,
+    program: int | None,
     device: Device | None = None,
-) -> StagePlan:
-    """The plan with the largest micro-batch that memory holds, its effective batch as it was."""
+) -> MemoryEstimate:
+    """The estimate of the plan with the largest micro-batch that memory holds, its effective batch
+    as it was; of the smallest where none fits."""
     device = device or device_here()
     rows = plan.micro_batch * plan.accumulation
-    tried = plan
     for micro in micro_batches(rows, MOST_ROWS):
         tried = msgspec.structs.replace(plan, micro_batch=micro, accumulation=rows // micro)
-        if fits(of_plan(subject, stage, base, tried, device, packed, program), device):
+        found = of_plan(subject, stage, base, tried, device, packed, program)
+        if fits(found, device):
             break
-    return tried
+    return found
 
 
 MOST_ROWS = 32

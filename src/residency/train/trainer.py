@@ -262,7 +262,7 @@ def settle_plan(
     )
     if stage.micro_batch == "auto":
         plan = processes.shared(
-            lambda: estimate.fitted(subject, stage, base, plan, packed, program)
+            lambda: estimate.fitted(subject, stage, base, plan, packed, program).plan
         )
     return recovered(plan, recovery)
 

@@ -84,8 +84,8 @@ class Setting(Value, frozen=True):
     base: Base
     subject: Subject
     device: Device
-    program: int
-    """Bytes that the program itself holds, on a processor."""
+    program: int | None
+    """Bytes that the program itself holds, on a processor; ``None`` before that was measured."""
 
 
 def forecasts(
@@ -121,9 +121,9 @@ def forecasts(
         if subject is None or proof is None or not stage.needs_base:
             found.append(_lexical(recipe, stage, number))
             continue
-        program = plans.footprint(subject, stage.tuning) if device.kind == "cpu" else 0
-        setting = Setting(recipe, stage, base, subject, device, program)
+        setting = Setting(recipe, stage, base, subject, device, None if device.kind == "cpu" else 0)
         estimate = _estimate(setting)
+        setting = replace(setting, program=estimate.program)
         facts = (*_facts(estimate, subject), *(("tokenizer", said) for said in limits(proof)))
         one = Measured(stage.title(number), device, estimate, facts)
         found.append(_forecast(one, "" if plans.fits(estimate, device) else _advice(setting)))
@@ -273,7 +273,7 @@ def _estimate(setting: Setting) -> MemoryEstimate:
         sharded=recipe.launch.shard,
     )
     if stage.micro_batch == "auto":
-        plan = plans.fitted(subject, stage, base, plan, packed, setting.program, device)
+        return plans.fitted(subject, stage, base, plan, packed, setting.program, device)
     return plans.of_plan(subject, stage, base, plan, device, packed, setting.program)
 
 
