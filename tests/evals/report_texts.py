@@ -49,6 +49,8 @@ def texts() -> set[str]:
 
 def _of_code() -> Iterator[str]:
     for path in sorted(EVALS.glob("*.py")):
+        if path.stem.startswith("study"):
+            continue
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
             if named and node.func.id == "words" and node.args:
@@ -59,7 +61,7 @@ def _of_code() -> Iterator[str]:
 
 
 def _of_templates() -> Iterator[str]:
-    for path in sorted((EVALS / "templates").glob("*.jinja")):
+    for path in sorted((EVALS / "templates").glob("[!s]*.jinja")):  # a study has words of its own
         source = path.read_text("utf-8")
         for call in re.findall(r'\b_\(("[^"]*"(?: if [\w. ]+ else "[^"]*")?)', source):
             yield from re.findall(r'"([^"]*)"', call)
