@@ -198,8 +198,8 @@ def _fits(one: Variant, view: View, start: int, end: int) -> bool | None:
         return True
     if one.test != "common":
         return False
-    told = _does_as_people(view, end) or AGED.match(view.shown, end) is not None
-    return True if told else None
+    told = _does_as_people(view, end) or AGED.match(view.shown, end)
+    return True if told and not _vetoed(view, start, end) else None
 
 
 def _is_term(found: str, text: str, end: int) -> bool:
