@@ -38,6 +38,7 @@ def found(identifiers: tuple[tuple[str, str], ...], text: str, lang: str) -> lis
         (VI, "vi", "Phương Hoài"),
         (VI, "vi", "Nguyễn Hoài"),
         (VI, "vi", "Hoài Nguyễn Thị Phương"),
+        (VI, "vi", "Hoài ᴺguyễn ᵀhị ᴾhương"),  # modifier letters, which have no case
         (VI, "vi", "N.T.P.H"),
         (VI, "vi", "N.T.P.Hoài"),
         (VI, "vi", "N g u y ễ n T h ị P h ư ơ n g H o à i"),

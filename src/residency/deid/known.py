@@ -177,12 +177,12 @@ def _fits(one: Variant, view: View, start: int, end: int) -> bool | None:
         return len(found) == len(one.key) and any(map(str.isdigit, found))
     if one.test == "initials":
         return _as_initials(one, found, view.shown, start)
-    cue, capital = _cue_before(view.shown, start), found[0].isupper()
+    cue, capital = _cue_before(view.shown, start), _is_capital(found[0])
     if one.test == "place":
         return (capital and cue == "place") or (None if capital else False)
     if one.marked and _marks_of(found) != _marks_of(one.marked):
         unmarked = view.unmarked_at(start, end) or (
-            cue in ("strong", "weak") and found[0].isupper()
+            cue in ("strong", "weak") and _is_capital(found[0])
         )
         if not unmarked or not found.isascii():
             return False
@@ -230,12 +230,12 @@ def _is_phrase(found: str, view: View, start: int) -> bool:
     """Whether two words of a Vietnamese name, not both with a capital, may be ordinary ones (``đau
     thái dương``, ``dịp Quốc khánh``)."""
     words = ["".join(filter(str.isalpha, word)) for word in found.split()]
-    if len(words) != 2 or not all(words) or words[1][0].isupper():
+    if len(words) != 2 or not all(words) or _is_capital(words[1][0]):
         return False
     if _cue_before(view.shown, start):
         return False
     ordinary = [squeeze(word) in common(view.lang) for word in words]
-    return any(ordinary) if words[0][0].isupper() else all(ordinary)
+    return any(ordinary) if _is_capital(words[0][0]) else all(ordinary)
 
 
 def _does_as_people(view: View, end: int) -> bool:
@@ -259,7 +259,7 @@ def _in_order(one: Variant, view: View, start: int, end: int) -> bool | None:
     if len(letters) != len(one.key):
         return False
     if not found.islower():
-        return all(letters[at].isupper() for at in one.capitals)
+        return all(_is_capital(letters[at]) for at in one.capitals)
     if len(one.capitals) > 2 or len(one.key) > 15:
         return True
     if _cue_before(view.shown, start) in ("strong", "weak"):
@@ -281,6 +281,11 @@ def _marks_of(text: str) -> Counter[str]:
     )
 
 
+def _is_capital(sign: str) -> bool:
+    """Whether a sign is a capital, also one in another dress (``ᵀ``, ``Ｔ``)."""
+    return normalize("NFKC", sign)[:1].isupper()
+
+
 def _letters(found: str) -> list[str]:
     """The signs of what was found, one for each of its normal form."""
     read = unescape(found) if "&" in found else found
@@ -292,7 +297,7 @@ def _as_initials(one: Variant, found: str, text: str, start: int) -> bool | None
     alone = len(one.capitals) == len(one.key)
     if alone and "." in found and _cue_before(text, start) in ("strong", "weak"):
         return True
-    if len(letters) != len(one.key) or not all(letters[at].isupper() for at in one.capitals):
+    if len(letters) != len(one.key) or not all(_is_capital(letters[at]) for at in one.capitals):
         return False
     if re.match(r"\w\W*\n", found):  # 4,4 mmol/L. and a line that begins with the name
         return False
