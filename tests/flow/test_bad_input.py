@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from conftest import CLI, SECRET, lines, process, recipe_of, spoken, write_recipe
+from residency.core.progress import STATE
 
 BAD = {
     "id": "b",
@@ -38,7 +39,7 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
 def nothing_left(project: Path) -> None:
     """No step of a run is there, not even in part, and no text outside the data."""
     left = {path.name for path in (project / "runs").rglob("*") if path.is_file()}
-    assert left <= {".lock", "log.jsonl", "manifest.json", "recipe.yaml", ".digests.json"}
+    assert left <= {".lock", "log.jsonl", "manifest.json", "recipe.yaml", ".digests.json", STATE}
     for manifest in (project / "runs").rglob("manifest.json"):
         assert '"status": "failed"' in manifest.read_text("utf-8")
     assert [path for path in project.rglob("*") if ".partial" in path.name] == []

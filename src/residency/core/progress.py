@@ -251,9 +251,12 @@ class Followed(Tracker):
         with suppress(OSError):
             beside.unlink(missing_ok=True)
             file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(file, "wb") as out:
-                out.write(msgspec.json.encode(self.state))
-            beside.replace(self.folder / STATE)
+            try:
+                with os.fdopen(file, "wb") as out:
+                    out.write(msgspec.json.encode(self.state))
+                beside.replace(self.folder / STATE)
+            except OSError:  # a full disk
+                beside.unlink(missing_ok=True)
 
 
 @contextmanager
