@@ -138,7 +138,7 @@ def test_many_at_once_get_what_they_get_alone(
 @pytest.mark.server
 @pytest.mark.timeout(3600)
 def test_a_fuzzer_finds_no_fault(live: Callable[..., str], tmp_path: Path) -> None:
-    """RESIDENCY_FUZZ: examples of each route; 15 where it is not given, some 400 are ten minutes."""
+    """RESIDENCY_FUZZ: examples of each route; 15 where it is not given, some 3,000 are ten minutes."""
     address = live(limits={"per_second": 100_000, "output_tokens": 4})
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,negative_data_rejection,ignored_auth,unsupported_method"
     (tmp_path / "schemathesis.toml").write_text(
