@@ -14,9 +14,10 @@ from residency.deid.engine import Deidentifier
 from residency.deid.find import Finding
 from residency.deid.known import KnownFinder
 from residency.deid.options import Deid, Release
-from residency.deid.release import ReleaseCheck, ReleaseVerdict, upper_bound
+from residency.deid.release import ReleaseCheck, ReleaseVerdict
 from residency.deid.vault import Vault
 from residency.deid.view import View
+from residency.metrics.intervals import upper_bound
 
 PERSON = (("name", "Margaret Holloway"), ("phone", "(212) 555-0147"), ("record", "MR-20240117"))
 

@@ -13,14 +13,13 @@ from residency.evals.preferences import (
     CHOICE,
     Judged,
     davidson,
-    exact,
     power,
     result,
 )
 from residency.evals.preferences import _pairs as pairs_of
 from residency.evals.votes import Vote
 from residency.metrics.alpha import alpha, met, table
-from residency.metrics.intervals import crossed, crossed_cells, crossed_mean
+from residency.metrics.intervals import crossed, crossed_cells, crossed_mean, exact
 from residency.metrics.quantiles import beyond
 
 SYSTEMS = ("a", "b", "c")

@@ -56,12 +56,16 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary sibling to write to; renamed to ``path`` on success, removed on failure."""
+def atomic_path(path: Path, private: bool = False) -> Iterator[Path]:
+    """A temporary sibling to write to; renamed to ``path`` on success, removed on failure.
+    ``private``: its owner alone may ever read it."""
     partial = path.with_name(path.name + ".partial")
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            if private:
+                partial.unlink(missing_ok=True)
+                partial.touch(0o600)
             yield partial
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
@@ -86,9 +90,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    with atomic_path(path) as partial:
+def write_bytes(path: Path, data: bytes, private: bool = False) -> None:
+    """Write a file whole or not at all; ``private``: for its owner alone."""
+    with atomic_path(path, private) as partial:
         partial.write_bytes(data)
 
 
@@ -108,20 +112,23 @@ def write_once(path: Path, data: bytes) -> None:
         beside.unlink()
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text whole or not at all; line ends are kept as they are."""
-    write_bytes(path, text.encode("utf-8"))
+def write_text(path: Path, text: str, private: bool = False) -> None:
+    """Write UTF-8 text whole or not at all; line ends are kept as they are. ``private``: for its
+    owner alone."""
+    write_bytes(path, text.encode("utf-8"), private)
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write indented JSON whole or not at all."""
-    write_bytes(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+def write_json(path: Path, value: object, private: bool = False) -> None:
+    """Write indented JSON whole or not at all; ``private``: for its owner alone."""
+    data = msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+    write_bytes(path, data, private)
 
 
-def write_jsonl(path: Path, rows: Iterable[object]) -> int:
-    """Write JSON lines whole or not at all, streaming; returns the number of rows."""
+def write_jsonl(path: Path, rows: Iterable[object], private: bool = False) -> int:
+    """Write JSON lines whole or not at all, streaming; returns the number of rows. ``private``: for
+    its owner alone."""
     encoder, count = msgspec.json.Encoder(), 0
-    with atomic_path(path) as partial, partial.open("wb") as file:
+    with atomic_path(path, private) as partial, partial.open("wb") as file:
         for row in rows:
             file.write(encoder.encode(row) + b"\n")
             count += 1

@@ -4,10 +4,15 @@ same as Markdown."""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from residency.core.files import write_text
 from residency.core.types import Value
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 TEMPLATES = Path(__file__).parent / "templates"
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -48,28 +53,36 @@ def style() -> str:
     return (TEMPLATES / "report.css").read_text("utf-8")
 
 
+def cleaned(value: object) -> object:
+    """A text without control characters, which neither HTML nor a terminal may be given; markup
+    that a template made itself, and what is no text, as it is."""
+    if isinstance(value, str) and not hasattr(value, "__html__"):
+        return CONTROL.sub(" ", value)
+    return value
+
+
+def environment(folder: Path, finalize: Callable[[object], object] = cleaned) -> Environment:
+    """The templates of a folder: every value is escaped, and goes through ``finalize`` first."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=finalize,
+    )
+
+
 def write_page(page: Page, folder: Path, name: str = "report") -> Path:
     """Write NAME.html and NAME.md into a folder, each whole or not at all; the path of the HTML
     page.
 
     Raises ``UserError`` where the folder cannot be written.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=lambda value: (
-            CONTROL.sub(" ", value)
-            if isinstance(value, str) and not hasattr(value, "__html__")
-            else value
-        ),
-    )
-    html = environment.get_template("page.html.jinja").render(page=page, style=style())
+    html = environment(TEMPLATES).get_template("page.html.jinja").render(page=page, style=style())
     write_text(folder / f"{name}.html", html)
     write_text(folder / f"{name}.md", markdown(page))
     return folder / f"{name}.html"

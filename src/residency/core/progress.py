@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
+from residency.core.errors import UserError
+from residency.core.files import write_bytes
 from residency.core.types import Value
 
 if TYPE_CHECKING:
@@ -247,16 +249,9 @@ class Followed(Tracker):
         if not now and time.monotonic() - self.written < self.EVERY:
             return
         self.written = time.monotonic()
-        beside = self.folder / f"{STATE}.partial"
-        with suppress(OSError):
-            beside.unlink(missing_ok=True)
-            file = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                with os.fdopen(file, "wb") as out:
-                    out.write(msgspec.json.encode(self.state))
-                beside.replace(self.folder / STATE)
-            except OSError:  # a full disk
-                beside.unlink(missing_ok=True)
+        if self.folder.is_dir():
+            with suppress(UserError):
+                write_bytes(self.folder / STATE, msgspec.json.encode(self.state), private=True)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from residency.deid.known import CODES, NAMES
 from residency.deid.names.lists import name_data
 from residency.deid.options import Release
 from residency.deid.view import narrow, small
+from residency.metrics.intervals import upper_bound
 
 SHORTEST_NUMBER, SHORTEST_NAME = 8, 5
 """Digits of a number and letters of a name from which on one sign more or less is no chance."""
@@ -246,19 +247,3 @@ def _near_name(text: str, own: Iterable[str], lang: str) -> bool:
         if any(near(part, word) for part in long for word in capitals):
             return True
     return False
-
-
-def upper_bound(events: int, trials: int, level: float = 0.95) -> float:
-    """One-sided upper limit of a proportion (Clopper and Pearson 1934); 1 where none was tried."""
-    from math import comb
-
-    if events >= trials:
-        return 1.0
-    low, high = events / trials, 1.0
-    for _ in range(60):  # the tail falls as the proportion grows
-        middle = (low + high) / 2
-        tail = sum(
-            comb(trials, k) * middle**k * (1 - middle) ** (trials - k) for k in range(events + 1)
-        )
-        low, high = (middle, high) if tail > 1 - level else (low, middle)
-    return high

@@ -392,18 +392,8 @@ def _harmful(judged: Sequence[Judged]) -> Iterator[tuple[Estimate, int]]:
                 votes[system] = votes.get(system, 0) + 1
     for system in sorted(seen):
         found, of = len(harmful.get(system, ())), len(seen[system])
-        low, high = exact(found, of)
+        low, high = intervals.exact(found, of, LEVEL)
         yield _estimate(system, found / of, low, high, of), votes.get(system, 0)
-
-
-def exact(found: int, of: int, level: float = LEVEL) -> tuple[float, float]:
-    """The exact interval of a share (Clopper and Pearson 1934)."""
-    from scipy.special import betaincinv
-
-    out = (1 - level) / 2
-    low = float(betaincinv(found, of - found + 1, out)) if found else 0.0
-    high = float(betaincinv(found + 1, of - found, 1 - out)) if found < of else 1.0
-    return low, high
 
 
 def power(

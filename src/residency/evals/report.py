@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from residency.core.files import write_text
-from residency.core.page import CONTROL, escape_markdown, style
+from residency.core.page import CONTROL, cleaned, escape_markdown, style
+from residency.core.page import environment as page_environment
 from residency.core.types import RunFacts, Value
 from residency.evals import formats, plain, plots, report_view, verdicts
 from residency.evals.report_view import TaskView
@@ -313,7 +314,7 @@ def _plot(kind: str, name: str, svg: str | None, label: str, used: set[str]) -> 
 
 
 def _html(words: Words) -> Environment:
-    environment = _environment(_html_text, words)
+    environment = _environment(cleaned, words)
     environment.globals["style"] = style()
     return environment
 
@@ -327,17 +328,7 @@ def _markdown(words: Words) -> Environment:
 
 
 def _environment(finalize: Callable[[object], object], words: Words) -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        finalize=finalize,
-    )
+    environment = page_environment(TEMPLATES, finalize)
     environment.filters.update(formats.filters(words))
     environment.filters["said"] = words.said
     environment.globals.update(_=words, language=words.code)
@@ -345,13 +336,8 @@ def _environment(finalize: Callable[[object], object], words: Words) -> Environm
 
 
 def _clean(text: str) -> str:
-    """Text without control characters, which neither HTML nor a terminal may be given."""
+    """Text without control characters."""
     return CONTROL.sub(" ", text)
-
-
-def _html_text(value: object) -> object:
-    """A value for the page; markup that a template made itself stays as it is."""
-    return _clean(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _markdown_text(value: object) -> object:

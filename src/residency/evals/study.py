@@ -326,11 +326,9 @@ def write(draft: Draft, folder: Path) -> None:
         partial.chmod(0o700)
         write_json(partial / STUDY, draft.study)
         write_jsonl(partial / ITEMS, draft.items)
-        write_json(partial / CODES, draft.codes)
+        write_json(partial / CODES, draft.codes, private=True)
         (partial / VOTES).mkdir()
-        write_bytes(key, canonical(draft.key) + b"\n")
-        for path in (partial / CODES, key):
-            path.chmod(0o600)
+        write_bytes(key, canonical(draft.key) + b"\n", private=True)
 
 
 class OpenStudy(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import msgspec
 
 from residency.core.errors import DataError
 from residency.core.files import read_json
-from residency.core.page import CONTROL, style
+from residency.core.page import environment, style
 from residency.core.types import Value
 from residency.evals.formats import language_of
 from residency.evals.study import OpenStudy, Rater
@@ -37,35 +37,23 @@ class Filled(Value, frozen=True):
 def form(opened: OpenStudy, name: str, code: str) -> str:
     """The form of a rater, in their language, with their items in their order. It loads nothing,
     runs its own script alone (content security policy) and says nothing of the systems."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup, escape
 
     def language(text: str) -> Markup:
         found = language_of(text)
         return Markup(f' lang="{escape(found)}"') if found else Markup("")
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: (
-            CONTROL.sub(" ", value)
-            if isinstance(value, str) and not hasattr(value, "__html__")
-            else value
-        ),
-    )
+    made = environment(TEMPLATES)
     rater = opened.study.rater(name)
-    environment.filters["language"] = language
-    environment.globals["_"] = words_of(rater.lang, WORDS)
+    made.filters["language"] = language
+    made.globals["_"] = words_of(rater.lang, WORDS)
     script = (TEMPLATES / "study_form.js").read_text("utf-8")
     look = style() + (TEMPLATES / "study_form.css").read_text("utf-8")
     policy = (
         f"default-src 'none'; script-src {_source(script)}; style-src {_source(look)}; "
         "base-uri 'none'; form-action 'none'"
     )
-    return environment.get_template("study_form.html.jinja").render(
+    return made.get_template("study_form.html.jinja").render(
         study=opened.study.id,
         rater=rater,
         code=code,

@@ -93,6 +93,5 @@ def write_candidates(store: Store, merged: dict[str, str]) -> int:
         text = io.StringIO(newline="")
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([COLUMNS, *((*pair, word) for pair, word in rows.items())])
-        write_bytes(path, text.getvalue().encode())
-        path.chmod(0o600)
+        write_bytes(path, text.getvalue().encode(), private=True)
     return sum(not word for word in rows.values())

@@ -119,6 +119,30 @@ def _independent(value: Array, error: Array, groups: int) -> Array:
     return np.asarray(np.where(known, value * (1 - value) / variance, groups))
 
 
+def upper_bound(events: int, trials: int, level: float = 0.95) -> float:
+    """One-sided upper limit of a proportion (Clopper and Pearson 1934); 1 where none was tried."""
+    from math import comb
+
+    if events >= trials:
+        return 1.0
+    low, high = events / trials, 1.0
+    for _ in range(60):  # the tail falls as the proportion grows
+        middle = (low + high) / 2
+        tail = sum(
+            comb(trials, k) * middle**k * (1 - middle) ** (trials - k) for k in range(events + 1)
+        )
+        low, high = (middle, high) if tail > 1 - level else (low, middle)
+    return high
+
+
+def exact(events: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share (Clopper and Pearson 1934)."""
+    one_sided = (1 + level) / 2
+    return 1 - upper_bound(trials - events, trials, one_sided), upper_bound(
+        events, trials, one_sided
+    )
+
+
 def wilson(share: Array | float, size: Array | float, z: Array | float) -> tuple[Array, Array]:
     """Wilson's score interval of a share of so many items."""
     share, size = np.asarray(share, dtype=float), np.asarray(size, dtype=float)

@@ -13,8 +13,9 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
+from residency.core.page import environment
 from residency.core.progress import duration
 from residency.core.types import Value
 from residency.evals.words import ENGLISH, Words, words_of
@@ -88,13 +89,7 @@ def words_in(code: str) -> Words:
 
 @cache
 def _environment() -> Environment:
-    found = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    found = environment(HERE / "templates")
     found.filters["duration"] = duration
     return found
 

@@ -44,8 +44,7 @@ def demo_key(folder: Path) -> str:
     are real."""
     path = folder / "zone.key"
     if not path.exists():
-        write_text(path, token_hex(32))
-        path.chmod(0o600)
+        write_text(path, token_hex(32), private=True)
     return path.read_text("utf-8")
 
 

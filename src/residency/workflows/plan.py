@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from residency.core.errors import UserError
 from residency.core.files import digest, file_digest, read_json, write_json
-from residency.core.progress import Silent, Tracker
+from residency.core.progress import Silent, Tracker, duration
 from residency.core.run_folder import hardware, now, packages
 from residency.core.types import Example, MaskProof, Value
 from residency.models.base import NO_BASE, Base
@@ -219,7 +219,7 @@ def _lexical(recipe: Recipe, stage: Stage, number: int) -> Forecast:
             ("rows", f"{len(train):,}, {found.slots:,} words and characters in all"),
             ("features", f"about {found.features:,} in them"),
             ("peak memory", shown(found.memory)),
-            ("time", f"about {_time(found.seconds)}, right within a factor of two"),
+            ("time", f"about {duration(found.seconds)}, right within a factor of two"),
         ),
         advice="" if fits else f"learn from fewer records: data.{recipe.tasks[0].data}.limit=1000",
     )
@@ -316,14 +316,8 @@ def _facts(found: MemoryEstimate, subject: Subject) -> tuple[tuple[str, str], ..
         )
     )
     if found.seconds:
-        facts.append(("time", f"about {_time(found.seconds)}, right within a factor of two"))
+        facts.append(("time", f"about {duration(found.seconds)}, right within a factor of two"))
     return tuple(facts)
-
-
-def _time(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _advice(setting: Setting) -> str:

@@ -374,8 +374,7 @@ def read_result(folder: Path) -> tuple[StudyResult, Path]:
         if one.vote.comment
         for place, system in enumerate(one.systems, start=1)
     ]
-    write_jsonl(into / "comments.jsonl", said)
-    (into / "comments.jsonl").chmod(0o600)
+    write_jsonl(into / "comments.jsonl", said, private=True)
     _note_harm(opened, key, found)
     return found, write_page(page(found, opened, again), into)
 
