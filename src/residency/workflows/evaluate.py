@@ -65,6 +65,10 @@ DEMO_CAVEAT = (
     "the same generator when it was pre-trained. The scores show that the road works; they say "
     "nothing about real notes."
 )
+INVENTED_CAVEAT = (
+    "These records are invented: a generator wrote them. The scores show that the road works; they "
+    "say nothing about real notes."
+)
 LEXICAL_CAVEAT = (
     "The CRF's files hold words of its training notes, and every span that was labelled there, as "
     "they are written: keep and share the model as you would the notes."
@@ -399,7 +403,8 @@ def report_facts(
     caveats = list(dict.fromkeys(words for path in trained if (words := erased.warning(path))))
     caveats += [f"data.{each.name}: {words}" for each in data for words in each.warnings]
     if all(note.origin.startswith("synthetic:") for note in one.corpus.notes):
-        caveats.append(DEMO_CAVEAT)
+        bundled = inputs.base.id.startswith("bundled:")
+        caveats.append(DEMO_CAVEAT if bundled else INVENTED_CAVEAT)
     if left := set(baselines_of(recipe, one.card)) - {*measured_baselines(material, one)}:
         caveats.append(
             f"Not compared with {', '.join(sorted(left))}: this data has no training part to learn "
