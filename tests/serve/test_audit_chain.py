@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residency.core.errors import UserError
+from residency.serve import Refusal
 from residency.serve.records import audit_chain
 from residency.serve.records.audit_chain import Audit, AuditEntry, verify
-from residency.serve.refusals import Refusal
 
 KEY = bytes(range(32))
 

@@ -19,9 +19,8 @@ import pytest
 from provider import AUDIENCE, Provider
 
 from residency.core.errors import UserError
-from residency.serve import refusals
+from residency.serve import Refusal
 from residency.serve.auth import Caller, bearer, local_key, make_tokens, require, scopes
-from residency.serve.refusals import Refusal
 from residency.serve.settings import LocalKey, Oidc
 
 
@@ -216,12 +215,12 @@ def test_no_token_is_asked_for_as_rfc_6750_says(provider: Provider) -> None:
         [answer] = asked(provider, header)
         assert isinstance(answer, Refusal)
         assert (answer.status, answer.code) == (401, "no_token")
-        assert refusals.headers(answer)["www-authenticate"] == 'Bearer realm="residency"'
+        assert answer.headers()["www-authenticate"] == 'Bearer realm="residency"'
     for header in ("Basic bnVyc2U6MTIz", "Bearer", "Bearer  ", "Token x"):
         [answer] = asked(provider, header)
         assert isinstance(answer, Refusal)
         assert answer.status == 401
-        assert 'error="invalid_token"' in refusals.headers(answer)["www-authenticate"]
+        assert 'error="invalid_token"' in answer.headers()["www-authenticate"]
 
 
 def test_a_missing_scope_is_403() -> None:
@@ -230,7 +229,7 @@ def test_a_missing_scope_is_403() -> None:
     with pytest.raises(Refusal) as refusal:
         require(caller, "admin")
     assert refusal.value.status == 403
-    assert 'error="insufficient_scope"' in refusals.headers(refusal.value)["www-authenticate"]
+    assert 'error="insufficient_scope"' in refusal.value.headers()["www-authenticate"]
 
 
 @pytest.mark.parametrize(

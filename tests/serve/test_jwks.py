@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from provider import AUDIENCE, Clock, Provider
 
+from residency.serve import Refusal
 from residency.serve.auth import OidcTokens
 from residency.serve.auth.jwks import WAITING, ProviderKeys, Unanswered, usable
-from residency.serve.refusals import Refusal
 from residency.serve.settings import Oidc
 
 FRESH, STALE, COOLDOWN, TIMEOUT = 300.0, 3600.0, 10.0, 60.0

@@ -19,10 +19,10 @@ from residency.export import gguf
 from residency.models import artefact as artefacts
 from residency.models import fingerprint
 from residency.models.sampling import Form
+from residency.serve import Refusal
 from residency.serve.engines import Piece, WritingRequest
 from residency.serve.engines.servers import LlamaEngine, planned
 from residency.serve.launch import described, load
-from residency.serve.refusals import Refusal
 from residency.serve.settings import Serve
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_llama.py")))

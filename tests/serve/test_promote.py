@@ -13,9 +13,8 @@ import pytest
 
 from residency.core.errors import GateRefused, UserError
 from residency.models.fingerprint import Fingerprint
-from residency.serve import promote
+from residency.serve import Refusal, promote
 from residency.serve.engines import Aliases, Served, TokenScores
-from residency.serve.refusals import Refusal
 from residency.tasks.card import Card
 
 CARD = Card(name="qa", family="answers")

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from residency.core.errors import UserError
+from residency.serve import Refusal
 from residency.serve.auth.rate import Rate
-from residency.serve.refusals import Refusal
 from residency.serve.settings import RequestLimits
 
 PER_SECOND = 5

@@ -15,9 +15,9 @@ import pytest
 import uvicorn
 from serve_tools import LONG
 
+from residency.serve import Refusal
 from residency.serve import limits as limits_module
 from residency.serve.limits import App, HeadInTime, Limited
-from residency.serve.refusals import Refusal
 from residency.serve.settings import RequestLimits
 
 BODY = 2048

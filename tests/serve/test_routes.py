@@ -22,13 +22,13 @@ from residency.core.types import Calibration, Example, Turn
 from residency.deid import loose
 from residency.models.causal import CausalPredictor
 from residency.models.encoder import EncoderPredictor
+from residency.serve import Refusal
 from residency.serve.app import ROUTES
 from residency.serve.auth import Caller, LocalTokens
 from residency.serve.engines.in_process import load
 from residency.serve.guard import Guard
 from residency.serve.launch import greeting
 from residency.serve.records.monitoring import Metrics
-from residency.serve.refusals import Refusal
 from residency.serve.settings import Serve
 
 ASK = {

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from residency.serve import Refusal
 from residency.serve.limits import Sizes, check_text, fit, user_tokens
-from residency.serve.refusals import Refusal
 from residency.serve.settings import RequestLimits
 
 LIMITS = RequestLimits(input_tokens=512, context_tokens=2048, output_tokens=512)

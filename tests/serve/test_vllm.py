@@ -22,9 +22,9 @@ from residency.models.adapters import Full, Lora, Prefix, method_of
 from residency.models.artefact import GenerativeSettings, chat, fresh, read, save
 from residency.models.base import BaseModelSettings, resolve
 from residency.models.generation import Generation, TokenLimits
+from residency.serve import Refusal
 from residency.serve.engines import Piece, WritingRequest
 from residency.serve.engines.servers import VllmEngine
-from residency.serve.refusals import Refusal
 from residency.tasks.card import load_card
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_vllm.py")))

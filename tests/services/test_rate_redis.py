@@ -16,15 +16,15 @@ from pathlib import Path
 import pytest
 from real_servers import needed
 
+from residency.serve import Refusal
 from residency.serve.auth.rate import Rate
-from residency.serve.refusals import Refusal
 from residency.serve.settings import RequestLimits
 
 WORKER = """
 import asyncio, json, sys, time
 from residency.serve.auth.rate import Rate
 from residency.serve.settings import RequestLimits
-from residency.serve.refusals import Refusal
+from residency.serve import Refusal
 
 async def main(address, user):
     rate, taken, refused = Rate(RequestLimits(redis=address), workers=2), [], 0

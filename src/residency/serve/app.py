@@ -20,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Match
 
 from residency.deid import loose
-from residency.serve import promote
+from residency.serve import Refusal, promote, server_failed
 from residency.serve.guard import (
     DIGEST,
     ERASED,
@@ -33,7 +33,6 @@ from residency.serve.guard import (
 from residency.serve.limits import Limited
 from residency.serve.records.audit_chain import Outcome
 from residency.serve.records.monitoring import CONTENT_TYPE, silence_loop
-from residency.serve.refusals import Refusal, server_failed
 from residency.serve.routes import clinical, openai
 
 DESCRIPTION = "A hospital's own models. Every answer is an aid and replaces no doctor's decision."

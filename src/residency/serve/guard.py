@@ -18,12 +18,11 @@ from starlette.exceptions import HTTPException
 
 from residency.core.errors import UserError
 from residency.core.types import Turn
-from residency.serve import refusals
+from residency.serve import Refusal, server_failed
 from residency.serve.auth import require
 from residency.serve.engines import ASKER, Aliases, ModelEngine, Served, Slot, Tools, bad_order
 from residency.serve.limits import Sizes, check_text, check_work, fit, user_tokens
 from residency.serve.records.audit_chain import AuditEntry, Outcome, unwritable
-from residency.serve.refusals import Refusal, server_failed
 from residency.serve.settings import Scope, Serve
 
 if TYPE_CHECKING:
@@ -341,7 +340,7 @@ async def _answered(
 
 def refused(path: str, refusal: Refusal) -> Response:
     """The error body that belongs to a path."""
-    return JSONResponse(refusals.content(path, refusal), refusal.status, refusals.headers(refusal))
+    return JSONResponse(refusal.content(path), refusal.status, refusal.headers())
 
 
 def unread() -> Refusal:

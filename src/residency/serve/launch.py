@@ -221,13 +221,14 @@ def load(
     announced."""
     from residency.models import erased
     from residency.serve.engines import in_process, servers
+    from residency.serve.engines.triton import TritonEngine
 
     if (warning := erased.warning(folder)) and settings.erased == "refuse":
         raise UserError(f"{name}: {warning} To serve it and have that said, set erased=announce.")
     why = servers.refused(folder, settings)
     engine: ModelEngine
     if servers.in_triton(folder, settings):
-        engine = servers.TritonEngine.of(folder, described(folder, name, settings), settings)
+        engine = TritonEngine.of(folder, described(folder, name, settings), settings)
     elif why is None:
         if servers.exported(folder) and say is not None:
             weights, more = servers.planned(folder, settings)

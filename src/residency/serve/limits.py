@@ -17,8 +17,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from residency.core.types import Value
-from residency.serve import refusals
-from residency.serve.refusals import Refusal, server_failed
+from residency.serve import Refusal, server_failed
 from residency.serve.settings import RequestLimits
 
 Message = MutableMapping[str, Any]
@@ -292,13 +291,13 @@ class Answer:
                 self._note(refusal.status, refusal.code)
             except Refusal as other:
                 refusal = other
-        body = refusals.body(self._path, refusal)
+        body = refusal.body(self._path)
         if begun:
             last = b"data: " + body + b"\n\n"
             await self._send({"type": "http.response.body", "body": last, "more_body": False})
             return
         self.status = refusal.status
-        headers = refusals.headers(refusal) | {"content-length": str(len(body))}
+        headers = refusal.headers() | {"content-length": str(len(body))}
         if close:
             headers["connection"] = "close"
         pairs = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]

@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from residency.core.errors import GateRefused, ResidencyError
 from residency.core.types import Value
+from residency.serve import Refusal, server_failed
 from residency.serve.engines import ModelEngine, Served, unknown_model
 from residency.serve.guard import Guard, Guarded, GuardedRequest, exchange_of, guard_of
-from residency.serve.refusals import Refusal, server_failed
 from residency.serve.routes.openai import Body
 
 if TYPE_CHECKING:

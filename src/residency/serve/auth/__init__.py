@@ -15,8 +15,8 @@ from typing import Any, Protocol, cast
 from residency.core.errors import UserError
 from residency.core.files import write_once
 from residency.core.types import Value
+from residency.serve import Refusal
 from residency.serve.auth.jwks import ProviderKeys, Told, safe
-from residency.serve.refusals import Refusal
 from residency.serve.settings import SCOPES, Auth, LocalKey, Oidc, Scope
 
 LONGEST = 16_384

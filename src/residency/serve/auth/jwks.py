@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from residency.core.errors import UserError
-from residency.serve.refusals import Refusal
+from residency.serve import Refusal
 from residency.serve.settings import Oidc
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from limits import RateLimitItem
 from limits.aio.storage import MemoryStorage, Storage
 
 from residency.core.errors import UserError
-from residency.serve.refusals import Refusal
+from residency.serve import Refusal
 from residency.serve.settings import RequestLimits
 
 REDIS_SECONDS = 0.5

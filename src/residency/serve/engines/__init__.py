@@ -27,7 +27,7 @@ from residency.core.types import (
 )
 from residency.models.sampling import Form, hash_of
 from residency.models.side_by_side import Prompt
-from residency.serve.refusals import Refusal
+from residency.serve import Refusal
 from residency.tasks.card import Card
 from residency.tasks.families import of
 from residency.tasks.families.answers import consults

@@ -20,6 +20,7 @@ from residency.core.files import file_digest
 from residency.core.types import Example, Prediction, Turn
 from residency.models.sampling import FormError, noise_key
 from residency.models.side_by_side import Prompt, Row, SideBySide, advance
+from residency.serve import Refusal, not_ready
 from residency.serve.engines import (
     ASKER,
     ChatReader,
@@ -33,7 +34,6 @@ from residency.serve.engines import (
     not_generative,
     prompt_of,
 )
-from residency.serve.refusals import Refusal, not_ready
 from residency.serve.settings import Serve
 from residency.tasks.families import of
 

@@ -1,8 +1,8 @@
-"""Engines that are other servers. Started here, on loopback: vLLM, for models that write, on a GPU;
-llama.cpp, for files in GGUF; one adapter, and what each of them does in another way. Started by
-others: Triton.
+"""Engines that are servers of their own on loopback, started here: vLLM, for models that write, on
+a GPU; llama.cpp, for files in GGUF. One adapter, and what each of them does in another way. A
+Triton, which others start, is asked by ``triton``.
 
-A server of ours that dies is not started again here: this process ends too, and what starts
+A server that dies is not started again here: this process ends too, and what starts
 services on the machine starts both.
 """
 
@@ -18,7 +18,6 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
-from urllib.parse import quote
 
 import msgspec
 
@@ -35,22 +34,16 @@ from residency.models.base import Base, load_tokenizer
 from residency.models.chat_template import ChatTokeniser
 from residency.models.generation import Generation, TokenLimits
 from residency.models.predictors import kind_of
-from residency.models.sampling import FormError, noise_key
-from residency.models.side_by_side import Prompt
+from residency.models.sampling import FormError
+from residency.serve import Refusal
 from residency.serve.engines import (
     ChatReader,
     Piece,
-    Reader,
     Served,
-    TextReader,
     TokenScores,
     WritingRequest,
     bad_form,
-    not_generative,
-    prompt_of,
-    unsupported,
 )
-from residency.serve.refusals import Refusal
 from residency.serve.settings import Serve
 from residency.tasks.card import Card
 from residency.tasks.codec import conversation, read
@@ -80,8 +73,6 @@ ASK_SECONDS = 60
 ROWS = 4
 """Most answers that llama.cpp writes side by side: each takes memory for all tokens that it may
 have."""
-PATIENCE = 10.0
-"""Seconds that Triton may take for the fixed question."""
 TOP = 8
 """Likeliest words after the fixed question that llama.cpp is asked for."""
 
@@ -719,118 +710,6 @@ def planned(folder: Path, settings: Serve) -> tuple[float, float]:
     return gguf.memory(found, folder, served.window, rows(settings))
 
 
-class TritonEngine:
-    """One model of a Triton that others run. Each answer names the digest of what made it; an
-    answer of another model is none."""
-
-    def __init__(
-        self, served: Served, reader: Reader, model: Path, server: Remote, stops: Sequence[str] = ()
-    ) -> None:
-        self.served, self.reader, self.server, self.stops = served, reader, server, tuple(stops)
-        self.proof = _json(model / "proof.json")
-        self.route = f"/v2/models/{quote(model.name)}/infer"
-
-    @classmethod
-    def of(cls, folder: Path, served: Served, settings: Serve) -> TritonEngine:
-        """The engine of a model whose artefact lies in a model repository; Triton is not asked yet.
-        Raises ``UserError`` where files were changed, or an earlier version exported it."""
-        from residency.export import triton
-
-        found, model = artefacts.read(folder), triton.exported(folder)
-        assert model is not None
-        if '"PROMPT"' not in (model / triton.CONFIG).read_text("utf-8"):
-            raise UserError(
-                f"{model}: an earlier version exported it, without prompts of token ids; export it "
-                "again."
-            )
-        server = Remote(settings.triton)
-        if "chat" not in served.routes:
-            reader = TextReader(kind_of(found).reader(found, folder), served.name)
-            return cls(served, reader, model, server)
-        chat = artefacts.chat_of(found, folder)
-        stops = (*found.generation().stop, *chat.stop)
-        return cls(served, ChatReader(chat), model, server, stops)
-
-    async def _said(self, inputs: dict[str, tuple[str, Any]]) -> dict[str, Any]:
-        """Its answer; raises ``Refusal`` 503 where it gives none, or another model did."""
-        given = [
-            {"name": name, "datatype": kind, "shape": [1, 1], "data": [value]}
-            for name, (kind, value) in inputs.items()
-        ]
-        found = await self.server.ask(self.route, {"inputs": given})
-        try:
-            said: dict[str, Any] = msgspec.json.decode(found["outputs"][0]["data"][0])
-            digest = said.pop("digest")
-        except (KeyError, IndexError, TypeError, AttributeError, msgspec.DecodeError):
-            raise down() from None
-        if digest != self.served.digest:
-            raise down()
-        return {name: value for name, value in said.items() if value is not None}
-
-    async def classify(self, text: str) -> Prediction:
-        """As of ``ModelEngine``."""
-        if not text.strip():
-            raise Refusal(400, "empty_text", "The text holds no words; send some.")
-        said = await self._said({"TEXT": ("BYTES", text), "SURE": ("BOOL", True)})
-        return msgspec.convert({"id": "", **said}, Prediction)
-
-    async def write(self, request: WritingRequest) -> AsyncGenerator[Piece, None]:
-        """As of ``ModelEngine``, in one piece."""
-        ids = self._reader.prompt(request, self.served.window)
-        request = msgspec.structs.replace(request, stop=(*request.stop, *self.stops))
-        yield await self._piece(prompt_of(ids, noise_key(request.turns), request))
-
-    async def continue_(
-        self, ids: Sequence[int], request: WritingRequest
-    ) -> AsyncGenerator[Piece, None]:
-        """As of ``ModelEngine``, in one piece."""
-        self._reader.check_room(ids, request.max_tokens, self.served.window)
-        key = noise_key((Turn(role="user", text=repr(tuple(ids))),))
-        yield await self._piece(prompt_of(ids, key, request))
-
-    async def _piece(self, prompt: Prompt) -> Piece:
-        try:
-            if prompt.form is not None:
-                prompt.form.grammar()
-        except FormError:
-            raise bad_form() from None
-        said = await self._said({"PROMPT": ("BYTES", msgspec.json.encode(prompt).decode())})
-        ids = tuple(said["fresh"])
-        return Piece(said["text"], len(ids), said["end"], ids, said["sum"])
-
-    @property
-    def _reader(self) -> ChatReader:
-        """Its tokenizer; raises ``Refusal`` 400 where the model does not write."""
-        if not isinstance(self.reader, ChatReader):
-            raise not_generative(self.served.name)
-        return self.reader
-
-    async def score(self, ids: Sequence[int], top: int = 1) -> TokenScores:
-        """Refused: it is not asked how likely tokens are."""
-        raise unsupported("logprobs", "triton")
-
-    async def probe(self) -> bool:
-        """As of ``ModelEngine``: the question that was written down at export, within seconds."""
-        asked = {
-            "TEXT": ("BYTES", self.proof["text"]),
-            "MAX_TOKENS": ("INT32", self.proof["max_tokens"]),
-        }
-        try:
-            async with asyncio.timeout(PATIENCE):
-                await self._said(asked)
-        except (Refusal, TimeoutError):
-            return False
-        return True
-
-    def fault(self) -> str:
-        """Nothing: who runs it starts it again."""
-        return ""
-
-    async def close(self) -> None:
-        """Close the connections to it."""
-        await self.server.close()
-
-
 # The process
 
 
@@ -840,29 +719,33 @@ def down() -> Refusal:
     return Refusal(503, "engine_unavailable", said, AGAIN)
 
 
-class EngineProcess(OwnServer):
-    """The process, and the client that asks it."""
+class Client:
+    """What asks a server over HTTP."""
 
     seconds: float = 120
     """Longest wait for a part of an answer."""
+    key: str = ""
     _client: Any = None
+
+    def __init__(self, address: str) -> None:
+        self._address = address
 
     @property
     def address(self) -> str:
-        """Where it answers."""
-        return f"http://127.0.0.1:{self.port}"
+        """Where the server answers."""
+        return self._address
 
-    async def let_go(self) -> None:
+    @property
+    def alive(self) -> bool:
+        """Whether it may be asked; of one that others run only a question shows it."""
+        return True
+
+    async def close(self) -> None:
         """Close the connections to it: they are those of one event loop."""
         if self._client is not None:
             with contextlib.suppress(RuntimeError):  # that loop has ended, and they with it
                 await self._client.aclose()
             self._client = None
-
-    async def close(self) -> None:
-        """End it, and the connections to it."""
-        await self.let_go()
-        await asyncio.to_thread(self.end)
 
     def _request(self, route: str, body: dict[str, Any]) -> Any:
         """A request, and the client that sends it."""
@@ -925,11 +808,19 @@ class EngineProcess(OwnServer):
             raise down()
 
 
-class Remote(EngineProcess):
-    """A server that others start: it is asked, and neither started nor ended."""
+class EngineProcess(OwnServer, Client):
+    """A server that is started here, and what asks it."""
 
-    address, alive = "", True
+    @property
+    def address(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
 
-    def __init__(self, address: str) -> None:
-        super().__init__((), "")
-        self.address, self.key = address, ""
+    async def let_go(self) -> None:
+        """Close the connections to it, and leave it as it is."""
+        await Client.close(self)
+
+    async def close(self) -> None:
+        """End it, and the connections to it."""
+        await self.let_go()
+        await asyncio.to_thread(self.end)

@@ -36,7 +36,7 @@ import msgspec
 from residency.core.errors import UserError
 from residency.core.files import digest, locked, reason
 from residency.core.types import Value
-from residency.serve.refusals import Refusal
+from residency.serve import Refusal
 
 GLOB = "audit-*.jsonl"
 LISTS = "chains-*.json"

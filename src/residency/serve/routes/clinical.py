@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from residency.core.errors import UserError
 from residency.core.types import Labels, Note, Text, Turn
 from residency.locale.tokenise import detect
+from residency.serve import Refusal
 from residency.serve.engines import ModelEngine, WritingRequest
 from residency.serve.guard import (
     DEIDENTIFIED,
@@ -26,7 +27,6 @@ from residency.serve.guard import (
     exchange_of,
     guard_of,
 )
-from residency.serve.refusals import Refusal
 from residency.serve.routes.openai import Body, gathered
 from residency.tasks.card import Card
 from residency.tasks.codec import conversation

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from residency.core.types import ToolTurn, Turn, Value
 from residency.models.chat_template import ToolForm
 from residency.models.sampling import Form, hash_of
-from residency.serve import refusals
+from residency.serve import Refusal, server_failed
 from residency.serve.engines import (
     FIELDS,
     ModelEngine,
@@ -34,7 +34,6 @@ from residency.serve.engines import (
 )
 from residency.serve.guard import Guard, Guarded, GuardedRequest, exchange_of, guard_of
 from residency.serve.limits import check_system, fit
-from residency.serve.refusals import Refusal, server_failed
 
 router = APIRouter(route_class=Guarded)
 LAST = b"data: [DONE]\n\n"
@@ -868,7 +867,7 @@ async def _events(
     except Refusal as refusal:
         guard.noticed(exchange, refusal)
         guard.end(exchange, refusal.status, refusal.code)
-        yield event(refusals.content("/v1/", refusal))
+        yield event(refusal.content("/v1/"))
     except (asyncio.CancelledError, GeneratorExit):
         guard.cancelled(exchange)
         raise
@@ -876,6 +875,6 @@ async def _events(
         guard.crashed(error)
         problem = server_failed()
         guard.end(exchange, problem.status, problem.code)
-        yield event(refusals.content("/v1/", problem))
+        yield event(problem.content("/v1/"))
     finally:
         await source.aclose()
