@@ -144,12 +144,12 @@ def read_json(path: Path, kind: type[T]) -> T:
 
 
 def read_jsonl(path: Path, kind: type[T]) -> Iterator[T]:
-    """Read and check JSON lines one at a time; raises ``DataError`` that names file, line and
-    field."""
+    """Read and check JSON lines one at a time, a byte order mark before them left out; raises
+    ``DataError`` that names file, line and field."""
     decoder = msgspec.json.Decoder(kind)
     for number, line in enumerate_lines(path):
         try:
-            yield decoder.decode(line)
+            yield decoder.decode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise DataError(f"{path}:{number}: {reason(error)}") from None
 

@@ -15,8 +15,7 @@ import msgspec
 from residency.core.errors import DataError, UserError, allowed
 from residency.core.files import (
     disk_errors,
-    enumerate_lines,
-    reason,
+    read_jsonl,
     write_bytes,
     write_json,
     write_jsonl,
@@ -261,14 +260,12 @@ def _rows(path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
     """Rows of JSON lines by their id; of a row without one its number. Raises ``DataError`` for a
     line that is no row and an id that stands twice."""
     seen = set[str]()
-    for line, raw in enumerate_lines(path):
-        try:
-            row = msgspec.json.decode(raw.removeprefix(b"\xef\xbb\xbf"), type=dict[str, Any])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}:{line}: {reason(error)}") from None
-        id = str(row.get("id", line))
+    for place, row in enumerate(read_jsonl(path, dict[str, Any]), start=1):
+        id = str(row.get("id", place))
         if id in seen:
-            raise DataError(f"{path}:{line}: its id stands there twice; give each row its own.")
+            raise DataError(
+                f"{path}: the id of row {place} stands there twice; give each row its own."
+            )
         seen.add(id)
         yield id, row
 
