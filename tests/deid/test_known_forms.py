@@ -20,9 +20,10 @@ from residency.core.types import RawNote
 from residency.deid import squeeze
 from residency.deid.draws import RANDOM, Draw
 from residency.deid.engine import DeidentifiedNote, Deidentifier, Refused
-from residency.deid.known import KnownFinder, known_finder, variants
+from residency.deid.known import KnownFinder, known_finder
 from residency.deid.options import Deid, Release
 from residency.deid.release import ReleaseCheck
+from residency.deid.variants import variants
 from residency.deid.vault import Vault
 from residency.synth.hospital_notes import notes
 

@@ -14,8 +14,8 @@ from unicodedata import normalize
 
 from residency.core.types import RawNote, Value
 from residency.deid.engine import DeidentifiedNote
-from residency.deid.known import CODES, NAMES
 from residency.deid.residual import NUMBERS, OTHER, PEOPLE, converter, form_of
+from residency.deid.variants import CODES, NAMES
 
 PEOPLES_PLACES: Mapping[str, Sequence[str]] = {
     "vi": (

@@ -13,9 +13,9 @@ import msgspec
 from residency.core.types import RawNote, Value
 from residency.deid.canaries import came_out, plant
 from residency.deid.engine import DeidentifiedNote, Deidentifier, blanked, keyed
-from residency.deid.known import CODES, NAMES
 from residency.deid.names.lists import name_data
 from residency.deid.options import Release
+from residency.deid.variants import CODES, NAMES
 from residency.deid.view import narrow, small
 from residency.metrics.intervals import upper_bound
 

@@ -23,12 +23,19 @@ def name_data(lang: str) -> Mapping[str, Any]:
 
 
 @cache
-def ordinary(lang: str) -> frozenset[str]:
-    """Words in small letters that are names too (``deid/data/known.yaml``)."""
+def known_data() -> Mapping[str, Any]:
+    """Words around identifiers of the row, and those that are names and words (``known.yaml``)."""
     import yaml
 
     path = Path(__file__).parent.parent / "data/known.yaml"
-    return frozenset(yaml.safe_load(path.read_text("utf-8"))["words"].get(lang, ()))
+    found: Mapping[str, Any] = yaml.safe_load(path.read_text("utf-8"))
+    return found
+
+
+@cache
+def ordinary(lang: str) -> frozenset[str]:
+    """Words in small letters that are names too."""
+    return frozenset(known_data()["words"].get(lang, ()))
 
 
 def any_of(words: Collection[str]) -> str:
