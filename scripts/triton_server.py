@@ -39,9 +39,9 @@ NUMPY = "numpy==1.26.4"
 PYTHONS = ("3.10", "3.11", "3.12")
 EVERY = 0.5
 """Seconds between two questions."""
-PATIENCE = 10.0
+PATIENCE = 4.0
 """Seconds that an answer may take: a busy machine is late, and a dead model refuses at once."""
-STALE = 15.0
+STALE = 5.0
 """Seconds after which an answer says nothing of now."""
 AGAIN = 5.0
 """Seconds between two attempts to load."""

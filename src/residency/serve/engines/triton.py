@@ -36,7 +36,7 @@ from residency.serve.engines import (
 from residency.serve.engines.servers import Client, down
 from residency.serve.settings import Serve
 
-PATIENCE = 10.0
+PATIENCE = 4.0
 """Seconds that Triton may take for the fixed question."""
 
 
