@@ -354,6 +354,28 @@ WRONG: list[tuple[str, Any, int, str]] = [
         400,
         "bad_turns",
     ),
+    (
+        "/v1/chat/completions",
+        {
+            "model": "words",
+            "messages": [
+                *MESSAGES,
+                {
+                    "role": "assistant",
+                    "tool_calls": [
+                        {
+                            "id": "1",
+                            "type": "function",
+                            "function": {"name": "f", "arguments": '{"a":' + "[" * 3000},
+                        }
+                    ],
+                },
+                {"role": "tool", "tool_call_id": "1", "content": MARK},
+            ],
+        },
+        400,
+        "bad_turns",
+    ),
     ("/v1/completions", {"model": "words", "prompt": MARK, "max_tokens": 0}, 400, "bad_value"),
     ("/v1/completions", {"model": "words", "prompt": [10**9]}, 400, "bad_tokens"),
     (
@@ -371,6 +393,15 @@ WRONG: list[tuple[str, Any, int, str]] = [
     ("/v1/completions", {"model": "words", "prompt": MARK, MARK: MARK}, 400, "unknown_field"),
     (f"/{MARK}", {}, 404, "no_route"),
 ]
+
+
+@pytest.mark.parametrize("depth", [900, 30_000])
+def test_a_body_that_is_nested_deeply_is_refused(client: Any, depth: int) -> None:
+    body = b'{"model":"ner","text":' + b"[" * depth + b"]" * depth + b"}"
+    response = client.post(
+        "/extract", content=body, headers={**client.headers, "content-type": "application/json"}
+    )
+    assert response.status_code == 400
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,10 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+NO_JSON = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+"""What reading JSON raises that is none, or is nested deeper than can be read."""
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk, a missing folder or a forbidden path into one clear sentence."""
@@ -139,7 +143,7 @@ def read_json(path: Path, kind: type[T]) -> T:
     """Read and check a JSON file; raises ``DataError`` that names the file and the field."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except (OSError, *NO_JSON) as error:
         raise DataError(f"{path}: {reason(error)}") from None
 
 
@@ -150,7 +154,7 @@ def read_jsonl(path: Path, kind: type[T]) -> Iterator[T]:
     for number, line in enumerate_lines(path):
         try:
             yield decoder.decode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        except NO_JSON as error:
             raise DataError(f"{path}:{number}: {reason(error)}") from None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from residency.core.files import csv_rows, quotes_are_text, read_text, text_lines
+from residency.core.files import NO_JSON, csv_rows, quotes_are_text, read_text, text_lines
 from residency.corpus.reader import Row, Source
 
 Record = dict[str, Any]
@@ -48,13 +48,13 @@ def json_records(path: Path) -> Iterator[tuple[int, Record | str]]:
             for number, found in enumerate(msgspec.json.decode(read_text(path)), start=1):
                 yield number, found if isinstance(found, dict) else "is not a JSON object"
             return
-        except (msgspec.DecodeError, RecursionError):
+        except NO_JSON:
             pass  # lines that are lists, or one broken list: each line is then judged by itself
     for number, line in text_lines(path):
         if line.strip():
             try:
                 found = msgspec.json.decode(line)
-            except (msgspec.DecodeError, RecursionError):
+            except NO_JSON:
                 yield number, "is not valid JSON"
             else:
                 yield number, found if isinstance(found, dict) else "is not a JSON object"

@@ -17,7 +17,7 @@ from zipfile import BadZipFile, ZipFile
 import msgspec
 
 from residency.core.errors import DataError
-from residency.core.files import csv_rows, read_text, reason, text_lines
+from residency.core.files import NO_JSON, csv_rows, read_text, reason, text_lines
 from residency.core.types import Value
 from residency.corpus.formats.conll import no_tag, parse_tag
 from residency.corpus.formats.jsonl import foreign_form
@@ -255,7 +255,7 @@ def detect(path: Path) -> Form | None:
 
 def _whole(path: Path) -> object:
     """What a file of one JSON value holds; None where it is none."""
-    with suppress(msgspec.DecodeError, RecursionError):
+    with suppress(*NO_JSON):
         found: object = msgspec.json.decode(read_text(path))
         return found
     return None

@@ -14,7 +14,7 @@ import msgspec
 from pydantic import Field
 
 from residency.core.errors import DataError, UserError
-from residency.core.files import reason
+from residency.core.files import NO_JSON, reason
 from residency.core.part import Part
 from residency.corpus.entities import EntityKeys, read_entities
 from residency.corpus.json_records import Record, Records
@@ -68,7 +68,7 @@ class Table(Records):
         if columns.entities and record[columns.entities].strip():
             try:
                 entities = msgspec.json.decode(record[columns.entities])
-            except (msgspec.DecodeError, RecursionError):
+            except NO_JSON:
                 spans = "entities are not valid JSON"
             else:
                 spans = read_entities(entities, self.keys, f"{path}:{line}", "keys")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from residency.core.files import NO_JSON
 from residency.core.types import RawNote
 from residency.ingest.decode import Unreadable, read
 from residency.ingest.documents import ELSEWHERE, words_of
@@ -72,7 +73,7 @@ def outcomes(settings: Fhir, path: Path, name: str, known: Known) -> Iterator[Ro
                 full = entry.full_url or ""
                 local = here.with_contained(head.contained or ())
                 yield from _outcomes(settings, found, full, place, local)
-        except (msgspec.DecodeError, RecursionError):
+        except NO_JSON:
             yield RowOutcome(skipped=BROKEN, id=f"\0{place}")
     if others:
         yield RowOutcome(skipped=NO_NOTES, rows=others)
@@ -91,7 +92,7 @@ def known_of(paths: Iterable[Path], beside: Known | None = None) -> Known:
                     found.add(msgspec.json.decode(raw, type=Resource), entry.full_url)
                 elif head.resource_type == "Binary" and (place or beside is not None):
                     found.add_binary(head.id, entry.full_url, place or raw)
-            except (msgspec.DecodeError, RecursionError):
+            except NO_JSON:
                 continue  # counted where the file is read for its notes
     return found
 
@@ -102,14 +103,14 @@ def _entries(path: Path) -> Iterator[tuple[bytes | msgspec.Raw, Entry, Place | N
     if path.suffix.lower() == ".xml":
         try:
             yield from ((*one, None) for one in _opened(as_json(path.read_bytes()), Entry()))
-        except (Unreadable, msgspec.DecodeError, RecursionError):
+        except (Unreadable, *NO_JSON):
             yield b"", Entry(), None  # counted as broken
         return
     if path.suffix.lower() == ".json":
         data = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
         try:
             found = list(_opened(data, Entry()))
-        except (msgspec.DecodeError, RecursionError):
+        except NO_JSON:
             found = []  # lines under another name, or nothing that can be read
         if found:
             yield from ((raw, entry, None) for raw, entry in found)
@@ -121,7 +122,7 @@ def _entries(path: Path) -> Iterator[tuple[bytes | msgspec.Raw, Entry, Place | N
             try:
                 for raw, entry in _opened(text, Entry()) if text else ():
                     yield raw, entry, None if raw is not text else (path, at, len(line))
-            except (msgspec.DecodeError, RecursionError):
+            except NO_JSON:
                 yield text, Entry(), None
             at += len(line)
 

@@ -19,7 +19,7 @@ import msgspec
 
 from residency.core.encodings import ENOUGH, candidates
 from residency.core.errors import DataError, UserError
-from residency.core.files import csv_rows, enumerate_lines, file_digest, quotes_are_text
+from residency.core.files import NO_JSON, csv_rows, enumerate_lines, file_digest, quotes_are_text
 from residency.corpus.tables import arrow_columns, arrow_rows, xlsx_rows
 from residency.ingest.decode import FONTS, Unreadable, decode_bytes
 from residency.ingest.rows import Labels, RowOutcome, note_of, note_of_lines
@@ -164,7 +164,7 @@ def _read_jsonl(settings: JsonlFiles, path: Path, name: str, place: str) -> Iter
             if settings.encoding not in ("auto", "utf-8", *FONTS):
                 line = decode_bytes(line, settings.encoding, settings.lang).encode()
             row = msgspec.json.decode(line, type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, Unreadable):
+        except (*NO_JSON, Unreadable):
             raise DataError(
                 f"extract.path: {where}: is not a JSON object; check the file and extract.encoding."
             ) from None

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from residency.core.errors import UserError
-from residency.core.files import enumerate_lines, write_jsonl
+from residency.core.files import NO_JSON, enumerate_lines, write_jsonl
 from residency.core.types import Span
 from residency.corpus.entities import EntityKeys, read_entities
 from residency.label.annotations import Annotation, Given, LabellingTask
@@ -94,7 +94,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate_lines(path):
         try:
             row = msgspec.json.decode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        except NO_JSON:
             raise UserError(
                 f"{path}:{number}: is not valid JSON in UTF-8; each line must be one note, as it "
                 "was given out."

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from residency.core.errors import UserError, allowed
+from residency.core.files import NO_JSON
 from residency.core.types import Value
 from residency.corpus.entities import ALIASES, looks_like_entities
 from residency.corpus.json_records import Record
@@ -195,7 +196,7 @@ def _decoded(value: object) -> object:
     if isinstance(value, str) and value[:1] == "[":
         try:
             found: object = msgspec.json.decode(value)
-        except (msgspec.DecodeError, RecursionError):
+        except NO_JSON:
             return value
         return found
     return value

@@ -15,6 +15,7 @@ import msgspec
 import yaml
 
 from residency.core.errors import UserError, allowed
+from residency.core.files import NO_JSON
 from residency.core.types import Value
 from residency.recipe import Recipe, read_yaml
 
@@ -395,7 +396,7 @@ def _dataset_info(
         )
     try:
         return path, msgspec.json.decode(path.read_bytes(), type=dict[str, dict[str, Any]])
-    except (msgspec.DecodeError, RecursionError):
+    except NO_JSON:
         raise UserError(
             f"{path}: is not a JSON object of data sets; see its documentation."
         ) from None

@@ -12,6 +12,7 @@ import msgspec
 
 from residency.core.errors import DataError, UserError
 from residency.core.files import (
+    NO_JSON,
     canonical,
     disk_errors,
     enumerate_lines,
@@ -156,7 +157,7 @@ def _row(
         line = line.removeprefix(b"\xef\xbb\xbf")
     try:
         row = msgspec.json.decode(line)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except NO_JSON as error:
         raise DataError(f"{input}:{number}: {reason(error)}") from None
     if isinstance(row, dict) and text_field not in row and "messages" in row:
         turns = read_messages(row["messages"], MESSAGE_TAGS)

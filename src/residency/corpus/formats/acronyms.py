@@ -11,7 +11,7 @@ from unicodedata import normalize
 import msgspec
 
 from residency.core.errors import DataError
-from residency.core.files import read_text, reason
+from residency.core.files import NO_JSON, read_text, reason
 from residency.core.part import Part
 from residency.corpus.conversations import Conversations
 from residency.corpus.json_records import Record
@@ -74,7 +74,7 @@ def read_dictionary(path: Path) -> dict[str, tuple[str, ...]]:
     """Short form -> full forms, composed and in lower case."""
     try:
         found = msgspec.json.decode(read_text(path), type=dict[str, list[str]])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NO_JSON as error:
         raise DataError(
             f"{path}: is no dictionary of short forms ({reason(error)}); give {{short form: [full "
             "forms]}."

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from residency.core.errors import DataError
-from residency.core.files import read_text
+from residency.core.files import NO_JSON, read_text
 from residency.core.types import Value
 from residency.corpus.json_records import identifier
 from residency.corpus.reader import Row, Source
@@ -102,7 +102,7 @@ def _of_json(path: Path) -> Iterator[Document]:
                 for infons in [one.get("infons", {})]
             ]
             yield identifier(document.get("id")), passages, _pairs(relations)
-    except (msgspec.DecodeError, RecursionError, KeyError, TypeError, AttributeError, ValueError):
+    except (*NO_JSON, KeyError, TypeError, AttributeError, ValueError):
         raise DataError(
             f"{path}: is no BioC JSON: documents with passages of offset, text and annotations."
         ) from None

@@ -19,7 +19,7 @@ import msgspec
 from pydantic import Field
 
 from residency.core.errors import DataError
-from residency.core.files import digest, read_text, reason
+from residency.core.files import NO_JSON, digest, read_text, reason
 from residency.core.types import Value
 from residency.corpus.reader import Row, Source
 from residency.tasks.retrieval import Index, Term
@@ -109,7 +109,7 @@ def read_record(path: Path) -> tuple[str, list[RecordEntry]]:
     one patient's bundle."""
     try:
         found = msgspec.json.decode(read_text(path), type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NO_JSON as error:
         raise DataError(
             f"{path}: is no FHIR bundle ({reason(error)}); it holds one JSON object."
         ) from None

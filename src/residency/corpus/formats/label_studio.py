@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from residency.core.errors import DataError
-from residency.core.files import read_text
+from residency.core.files import NO_JSON, read_text
 from residency.corpus.json_records import csv_records, identifier
 from residency.corpus.reader import Row, Source, require
 from residency.corpus.span_repair import Raw
@@ -123,7 +123,7 @@ class LabelStudio(Source):
 def _tasks(path: Path) -> Iterator[object]:
     try:
         document = msgspec.json.decode(read_text(path) or "[]")
-    except (msgspec.DecodeError, RecursionError):
+    except NO_JSON:
         raise DataError(
             f"{path}: is not valid JSON; export the project again (format JSON)."
         ) from None
@@ -145,7 +145,7 @@ def _cell(text: str) -> object:
         return text
     try:
         found: object = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+    except NO_JSON:
         return text
     return found
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from residency.core.errors import DataError
-from residency.core.files import read_text, reason
+from residency.core.files import NO_JSON, read_text, reason
 from residency.corpus.conversations import Conversations
 from residency.corpus.json_records import Record
 from residency.corpus.reader import Row, require
@@ -24,7 +24,7 @@ class PubMedQa(Conversations):
     def records(self, path: Path) -> Iterator[tuple[int, Record | str]]:
         try:
             found = msgspec.json.decode(read_text(path), type=dict[str, Any])
-        except (msgspec.DecodeError, RecursionError) as error:
+        except NO_JSON as error:
             raise DataError(
                 f"{path}: is no PubMedQA file ({reason(error)}); it holds one object, PMID -> "
                 "question."

@@ -17,6 +17,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from residency.core.files import NO_JSON
 from residency.core.types import ToolTurn, Turn, Value
 from residency.models.chat_template import ToolForm
 from residency.models.sampling import Form, hash_of
@@ -75,7 +76,7 @@ class CalledFunction(Body):
         """Its arguments; raises ``Refusal`` 400."""
         try:
             return msgspec.json.decode(self.arguments, type=dict[str, Any])
-        except msgspec.DecodeError:
+        except NO_JSON:
             raise Refusal(400, "bad_turns", "Arguments of a tool call are a JSON object.") from None
 
 

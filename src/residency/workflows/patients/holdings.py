@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from residency.core.errors import ResidencyError
-from residency.core.files import enumerate_lines
+from residency.core.files import NO_JSON, enumerate_lines
 from residency.core.sealed import MAGIC
 from residency.core.types import Value
 
@@ -235,7 +235,7 @@ def cleaned(holding: Holding, marks: Marks, exact: Exact) -> bytes | None:
 def _decoded(data: bytes) -> object:
     try:
         return msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NO_JSON:
         return data.decode("utf-8", "replace")
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import msgspec
 
 from residency.core.errors import ResidencyError, UserError
-from residency.core.files import enumerate_lines, file_digest
+from residency.core.files import NO_JSON, enumerate_lines, file_digest
 from residency.core.types import PARTS, Split, Value
 from residency.corpus import load
 from residency.corpus.formats.jsonl import Jsonl
@@ -342,7 +342,7 @@ def decode_object(line: bytes) -> dict[str, Any]:
     """A JSON object of a line; empty where there is none."""
     try:
         row = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except NO_JSON:
         return {}
     return row if isinstance(row, dict) else {}
 
@@ -435,9 +435,9 @@ def read_split(path: Path) -> SplitFile | None:
     alone."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=SplitFile)
-    except (msgspec.DecodeError, OSError):
+    except (*NO_JSON, OSError):
         pass
-    with suppress(msgspec.DecodeError, OSError):
+    with suppress(*NO_JSON, OSError):
         old = msgspec.json.decode(path.read_bytes(), type=Split)
         none: dict[str, Any] = {"groups": {}, "carried": {}, "data": {}, "files": {}}
         count = len(old.parts)
