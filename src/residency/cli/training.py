@@ -180,7 +180,6 @@ def plan(
     versions need no second look. Without a recipe it says what kind of base and which method fit a
     card and a task.
     """
-    from residency.models.base import imported
     from residency.workflows import plan
 
     if recipe is None or task is not None:
@@ -193,8 +192,7 @@ def plan(
         say(plan.advice(found, gpu or "this machine"))
         return
     with tracking() as tracker:
-        memory = imported().parent / "plans"
-        forecasts = plan.forecasts(load(recipe, overrides), gpu, tracker, memory)
+        forecasts = plan.forecasts(load(recipe, overrides), gpu, tracker, plan.remembered_in())
     for one in forecasts:
         terminal().print(_forecast_table(one))
         say(one.verdict)

@@ -27,7 +27,7 @@ from residency.recipe import Recipe
 from residency.workflows.check import CheckFinding, check
 from residency.workflows.compare import BASE, contest_of
 from residency.workflows.finished import artefact_of, finished_facts
-from residency.workflows.plan import Forecast, forecasts
+from residency.workflows.plan import Forecast, forecasts, remembered_in
 from residency.workflows.report import report
 from residency.workflows.steps import folder_of, hash_files
 
@@ -148,7 +148,7 @@ def _planned(
     try:
         recipe = _load(place)
         key = _key("plan", place, recipe)
-        return desk.background.ask(key, lambda: forecasts(recipe), seconds), ()
+        return desk.background.ask(key, lambda: forecasts(recipe, memory=remembered_in()), seconds), ()
     except ResidencyError as error:
         return None, str(error).splitlines()
 

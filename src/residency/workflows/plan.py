@@ -16,7 +16,7 @@ from residency.core.files import digest, file_digest, read_json, write_json
 from residency.core.progress import Silent, Tracker, duration
 from residency.core.run_folder import hardware, now, packages
 from residency.core.types import Example, MaskProof, Value
-from residency.models.base import NO_BASE, Base
+from residency.models.base import NO_BASE, Base, imported
 from residency.models.predictors import output_of
 from residency.recipe import Recipe
 from residency.tasks.card import Card
@@ -86,6 +86,11 @@ class Setting(Value, frozen=True):
     device: Device
     program: int | None
     """Bytes that the program itself holds, on a processor; ``None`` before that was measured."""
+
+
+def remembered_in() -> Path:
+    """Where plans are remembered: beside the imported bases."""
+    return imported().parent / "plans"
 
 
 def forecasts(
