@@ -148,7 +148,9 @@ def _planned(
     try:
         recipe = _load(place)
         key = _key("plan", place, recipe)
-        return desk.background.ask(key, lambda: forecasts(recipe, memory=remembered_in()), seconds), ()
+        return desk.background.ask(
+            key, lambda: forecasts(recipe, memory=remembered_in()), seconds
+        ), ()
     except ResidencyError as error:
         return None, str(error).splitlines()
 
