@@ -48,6 +48,11 @@ def main() -> None:
     options.add_argument("--extras", default=EXTRAS, help=f"of the package; {EXTRAS}")
     options.add_argument("--no-images", action="store_true", help="without container images")
     given = options.parse_args()
+    if os.geteuid() and not given.no_images:  # said now, and not when all else has been made
+        sys.exit(
+            "bundle: container images take root on Debian; run it so, or leave them out: "
+            "make bundle ARGS=--no-images."
+        )
     out: Path = given.out.resolve()
     if out.exists():
         sys.exit(f"bundle: {out} is there already; name a new folder.")
