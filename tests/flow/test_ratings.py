@@ -180,7 +180,7 @@ def test_people_judge_safety_and_a_floor_looks_at_them(run: Path, tmp_path: Path
     assert "Judged by people, blind" in (run / "report.html").read_text("utf-8")
 
 
-def test_the_exam_of_the_guide_is_sat_by_the_run_of_its_page(run: Path) -> None:
+def test_the_exam_of_the_guide_is_sat_by_the_run_of_its_page(run: Path, tmp_path: Path) -> None:
     """docs/guide/tasks.md, on a recipe as in docs/guide/answers.md."""
     page = (Path(__file__).parents[2] / "docs/guide/tasks.md").read_text("utf-8")
     (line,) = [one for one in page.splitlines() if one.startswith("residency eval RUN 'data.")]
@@ -189,8 +189,10 @@ def test_the_exam_of_the_guide_is_sat_by_the_run_of_its_page(run: Path) -> None:
         for i in range(3)
     ]
     text = "".join(json.dumps(one) + "\n" for one in items)
-    (run.parents[1] / "exam.jsonl").write_text(text, "utf-8")
-    overrides = [line.split("'")[1], line.split("'")[3], "evaluate.safety=false"]
+    exam = tmp_path / "exam.jsonl"
+    exam.write_text(text, "utf-8")
+    data = line.split("'")[1].replace("exam.jsonl", str(exam))
+    overrides = [data, line.split("'")[3], "evaluate.safety=false"]
     facts, _ = residency.evaluate(run, overrides)
     assert [(one.task, one.system.name, one.n) for one in facts.reports] == [
         ("exam", "base", 3),

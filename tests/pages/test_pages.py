@@ -18,9 +18,10 @@ from fastapi.routing import APIRoute
 from starlette.testclient import TestClient
 
 from residency.core import progress
+from residency.pages import app as pages
 from residency.pages import folders, road
-from residency.pages.app import create_app
-from residency.pages.desk import LANGUAGES, curve, words_in
+from residency.pages.app import ROUTERS, create_app
+from residency.pages.desk import LANGUAGES, Person, curve, words_in
 from residency.pages.tries import pieces
 from residency.synth.clinical_notes import records
 from residency.workflows.check import CheckFinding
@@ -153,10 +154,21 @@ def test_every_form_needs_the_token_of_this_start(app: FastAPI, browser: TestCli
 
 
 def every_route(app: FastAPI) -> list[APIRoute]:
-    from residency.pages import begin, tries
+    return [one for router, _ in ROUTERS for one in router.routes if isinstance(one, APIRoute)]
 
-    found = [*begin.router.routes, *road.router.routes, *tries.router.routes]
-    return [one for one in found if isinstance(one, APIRoute)]
+
+def test_who_has_an_address_of_their_own_sees_no_page_of_the_owner(
+    app: FastAPI, browser: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rater = Person(role="rater", name="ann", home="/static/pages.css")
+    monkeypatch.setattr(pages, "DOORS", (lambda root, code: rater if code == "c" * 43 else None,))
+    theirs = TestClient(app, base_url=HERE)
+    first = theirs.get("/", params={"secret": "c" * 43}, follow_redirects=False)
+    assert (first.status_code, first.headers["location"]) == (303, rater.home)
+    assert theirs.get(rater.home).status_code == 200
+    for path in (route.path for route in every_route(app) if "GET" in route.methods):
+        assert theirs.get(re.sub(r"{\w+}", "x", path)).status_code == 403, path
+    assert browser.get("/").status_code == 200
 
 
 def test_every_answer_is_closed(browser: TestClient) -> None:

@@ -10,14 +10,24 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from secrets import compare_digest
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 from starlette.exceptions import HTTPException
 
 from residency.core import page as reports
 from residency.core.errors import GateRefused, ResidencyError
 from residency.pages import begin, road, tries
-from residency.pages.desk import HERE, LANGUAGE_COOKIE, LANGUAGES, Desk, page
+from residency.pages.desk import (
+    HERE,
+    LANGUAGE_COOKIE,
+    LANGUAGES,
+    Desk,
+    Door,
+    Person,
+    Role,
+    only,
+    page,
+)
 from residency.pages.folders import Missing
 
 CLOSED = (
@@ -33,6 +43,14 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?")
+ROUTERS: tuple[tuple[APIRouter, tuple[Role, ...]], ...] = (
+    (begin.router, ("owner",)),
+    (road.router, ("owner",)),
+    (tries.router, ("owner",)),
+)
+"""The pages, and whom they answer."""
+DOORS: tuple[Door, ...] = ()
+"""Who else is known by an address of their own."""
 NOT_THIS_START = "Open the address that residency ui has printed: it holds the key of this start.\n"
 FAULT = "The program failed at this; what kind of fault it was stands in the terminal."
 STATIC = {
@@ -48,8 +66,8 @@ def create_app(folder: Path, secret: str) -> FastAPI:
     app = FastAPI(title="residency ui", openapi_url=None, docs_url=None, redoc_url=None)
     app.state.desk = Desk(folder, secret)
     app.middleware("http")(_guarded)
-    for router in (begin.router, road.router, tries.router):
-        app.include_router(router)
+    for router, roles in ROUTERS:
+        app.include_router(router, dependencies=[only(*roles)])
     app.add_api_route("/static/{name}", _static, methods=["GET"])
     app.add_exception_handler(ResidencyError, _refused)
     app.add_exception_handler(HTTPException, _no_page)
@@ -78,16 +96,18 @@ def _admitted(request: Request) -> Response | None:
     foreign = request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
     if not LOOPBACK.fullmatch(host) or origin not in ("null", own):
         return PlainTextResponse("Only this machine is answered.\n", 403)
-    secret: str = request.app.state.desk.secret
     cookie = f"residency-{request.url.port or 80}"  # a browser's cookies are of all ports alike
     if request.method == "GET" and request.url.path == "/" and "secret" in request.query_params:
-        if not compare_digest(request.query_params["secret"].encode(), secret.encode()):
+        secret = request.query_params["secret"]
+        if (person := _known(request.app.state.desk, secret)) is None:
             return PlainTextResponse(NOT_THIS_START, 403)
-        response = RedirectResponse("/", 303)
+        response = RedirectResponse(person.home, 303)
         response.set_cookie(cookie, secret, httponly=True, samesite="strict")
         return response
-    if not compare_digest(request.cookies.get(cookie, "").encode(), secret.encode()):
+    secret = request.cookies.get(cookie, "")
+    if (person := _known(request.app.state.desk, secret)) is None:
         return PlainTextResponse(NOT_THIS_START, 403)
+    request.state.person, request.state.secret = person, secret
     if request.method not in ("GET", "HEAD") and foreign:
         return PlainTextResponse("Only these pages may post.\n", 403)
     if (lang := request.query_params.get("lang", "")) in LANGUAGES and request.method == "GET":
@@ -95,6 +115,13 @@ def _admitted(request: Request) -> Response | None:
         response.set_cookie(LANGUAGE_COOKIE, lang, 31_536_000, httponly=True, samesite="strict")
         return response
     return None
+
+
+def _known(desk: Desk, secret: str) -> Person | None:
+    """Whom a secret lets in."""
+    if compare_digest(secret.encode(), desk.secret.encode()):
+        return Person(role="owner")
+    return next((found for door in DOORS if (found := door(desk.root, secret))), None)
 
 
 async def _static(name: str) -> Response:

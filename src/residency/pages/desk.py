@@ -6,15 +6,16 @@ from __future__ import annotations
 import hmac
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from fastapi import Request
+from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment
 
+from residency.core.errors import GateRefused
 from residency.core.page import environment
 from residency.core.progress import duration
 from residency.core.types import Value
@@ -29,13 +30,29 @@ LANGUAGES = {"vi": "Tiếng Việt", "zh": "中文", "en": "English"}
 LANGUAGE_COOKIE = "residency-language"
 
 
+Role = Literal["owner", "annotator", "adjudicator", "rater", "doctor"]
+
+
+class Person(Value, frozen=True):
+    """Who asks: whoever started the pages, or somebody who was given an address of their own."""
+
+    role: Role
+    name: str = ""
+    place: str = ""
+    """The folder of the labelling or study that they are let into, below the desk's."""
+    home: str = "/"
+    """The address of their first page."""
+
+
+Door = Callable[[Path, str], Person | None]
+"""Whom a secret lets in, among those who are known below the folder of the desk."""
+
+
 class Desk:
     """What one start of the pages holds."""
 
     def __init__(self, root: Path, secret: str) -> None:
         self.root, self.secret = root.resolve(), secret
-        self.token = hmac.new(secret.encode(), b"form", "sha256").hexdigest()
-        """What every form carries: a page of another site cannot know it."""
         self.work, self.background = Work(), Background()
         self.model = threading.Lock()
         """Held by who asks a model: one at a time, as memory is counted for one."""
@@ -66,6 +83,27 @@ def desk_of(request: Request) -> Desk:
     """The desk of a request's application."""
     found: Desk = request.app.state.desk
     return found
+
+
+def who(request: Request) -> Person:
+    """Who asks."""
+    found: Person = request.state.person
+    return found
+
+
+def only(*roles: Role) -> Any:
+    """What a route depends on that only these roles are answered by; raises ``GateRefused``."""
+
+    def ask(request: Request) -> None:
+        if who(request).role not in roles:
+            raise GateRefused("This page is not for you; go back to your own.")
+
+    return Depends(ask)
+
+
+def token_of(secret: str) -> str:
+    """What every form of a person carries: a page of another site cannot know it."""
+    return hmac.new(secret.encode(), b"form", "sha256").hexdigest()
 
 
 def language_of(request: Request) -> str:
@@ -106,7 +144,8 @@ def fragment(request: Request, template: str, values: Mapping[str, Any]) -> str:
             told=words.said,
             lang=lang,
             languages=LANGUAGES,
-            token=desk_of(request).token,
+            token=token_of(request.state.secret),
+            person=who(request),
             **{"here": request.url.path, "crumbs": (), **values},
         )
     )

@@ -10,6 +10,7 @@ from fastapi import Request
 
 from residency.core.errors import GateRefused, UserError
 from residency.core.types import Value
+from residency.pages.desk import token_of
 from residency.pages.folders import safe
 
 MOST = 256 * 2**20
@@ -54,7 +55,7 @@ async def posted(request: Request) -> Form:
             )
     kind = request.headers.get("content-type", "")
     form = _multipart(bytes(body), kind) if "multipart/" in kind else _plain(bytes(body))
-    if not compare_digest(form.one("token").encode(), request.app.state.desk.token.encode()):
+    if not compare_digest(form.one("token").encode(), token_of(request.state.secret).encode()):
         raise GateRefused("This form is not of this start of residency ui; open the page again.")
     return form
 
