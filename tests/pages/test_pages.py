@@ -283,6 +283,7 @@ WRITTEN = re.compile(r"""_\(\s*(?:"([^"]+)"|'([^']+)')""")
 SPOKEN = (
     "under way", "done", "stopped", "error", "refused", "note",
     "started", "finished", "failed", "plan", "try", "chat", "base", "tuned",
+    "doctor", "right", "wrong", "harmful",
 )  # fmt: skip
 
 

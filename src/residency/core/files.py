@@ -139,6 +139,24 @@ def write_jsonl(path: Path, rows: Iterable[object], private: bool = False) -> in
     return count
 
 
+def append_jsonl(path: Path, rows: Sequence[object], private: bool = False) -> None:
+    """Add rows to a file that only grows; they are on disk when this returns. A line that was cut
+    short before them stays a line of its own. ``private``: for its owner alone."""
+    if not rows:
+        return
+    lines = b"".join(msgspec.json.encode(row) + b"\n" for row in rows)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600 if private else 0o666)
+        with os.fdopen(handle, "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            end = os.fstat(handle).st_size
+            cut = end > 0 and os.pread(handle, 1, end - 1) != b"\n"
+            file.write(b"\n" * cut + lines)
+            file.flush()
+            os.fsync(handle)
+
+
 def read_json(path: Path, kind: type[T]) -> T:
     """Read and check a JSON file; raises ``DataError`` that names the file and the field."""
     try:

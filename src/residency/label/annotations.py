@@ -7,7 +7,6 @@ silently lacks a span would be taught as complete.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from residency.core.errors import DataError, GateRefused
-from residency.core.files import disk_errors, read_jsonl, write_jsonl
+from residency.core.files import append_jsonl, read_jsonl, write_jsonl
 from residency.core.types import Note, Span, Value
 from residency.corpus.reader import showable
 from residency.corpus.span_repair import Raw, settle
@@ -221,14 +220,7 @@ def write(path: Path, annotations: Mapping[str, Annotation]) -> None:
 
 def append(path: Path, rows: Sequence[Value]) -> None:
     """Add rows to a file that only grows: an audit trail."""
-    if not rows:
-        return
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            file.write(b"".join(msgspec.json.encode(row) + b"\n" for row in rows))
-            file.flush()
-            os.fsync(file.fileno())
+    append_jsonl(path, rows)
 
 
 def check_unique(notes: Sequence[Note]) -> None:

@@ -6,10 +6,10 @@ from __future__ import annotations
 import hmac
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
@@ -22,14 +22,13 @@ from residency.core.types import Value
 from residency.evals.words import ENGLISH, Words, words_of
 from residency.pages import folders
 from residency.pages.work import Background, Work
-from residency.workflows.chat import Side
 
 HERE = Path(__file__).parent
 WORDS = HERE / "words"
 LANGUAGES = {"vi": "Tiếng Việt", "zh": "中文", "en": "English"}
 LANGUAGE_COOKIE = "residency-language"
 
-
+T = TypeVar("T")
 Role = Literal["owner", "annotator", "adjudicator", "rater", "doctor"]
 
 
@@ -42,6 +41,13 @@ class Person(Value, frozen=True):
     """The folder of the labelling or study that they are let into, below the desk's."""
     home: str = "/"
     """The address of their first page."""
+    scopes: frozenset[str] = frozenset()
+    """Behind a server: what their token lets them ask it."""
+
+    @property
+    def known(self) -> str:
+        """Who decided or judged, as it is written down: a name, else the role."""
+        return self.name or self.role
 
 
 Door = Callable[[Path, str], Person | None]
@@ -51,13 +57,22 @@ Door = Callable[[Path, str], Person | None]
 class Desk:
     """What one start of the pages holds."""
 
-    def __init__(self, root: Path, secret: str) -> None:
+    def __init__(self, root: Path, secret: str, server: str = "") -> None:
         self.root, self.secret = root.resolve(), secret
+        self.server = server
+        """Address of the server that the pages stand behind, if they do."""
         self.work, self.background = Work(), Background()
         self.model = threading.Lock()
         """Held by who asks a model: one at a time, as memory is counted for one."""
-        self.talking: tuple[Path, list[Side]] | None = None
-        """The systems that were last talked to, which take long to load."""
+        self._held: tuple[object, object] | None = None
+
+    def held(self, key: Hashable, load: Callable[[], T]) -> T:
+        """What takes long to load, by its key: the last one stays until another takes its place.
+        Asked for by who has ``model``."""
+        if self._held is None or self._held[0] != key:
+            self._held = None  # its memory goes first
+            self._held = key, load()
+        return cast(T, self._held[1])
 
     def project(self, name: str) -> Path:
         """A project by its name; raises ``Missing``."""

@@ -21,6 +21,7 @@ from residency.models import artefact as artefacts
 from residency.models.predictors import kind_of
 from residency.pages import folders
 from residency.pages.desk import Desk, curve, desk_of, fragment, language_of, page
+from residency.pages.doctor import routes_of
 from residency.pages.folders import RUNS, Missing
 from residency.pages.forms import Form, posted
 from residency.recipe import Recipe
@@ -213,6 +214,7 @@ def run_page(request: Request, name: str, run: str) -> HTMLResponse:
         goes_on=_goes_on(place, found),
         writes=values["standing"].status == "done" and _writes(found),
         has_model=any(found.glob("train/*/artefact.json")),
+        asked=routes_of(found) if values["standing"].status == "done" else (),
         **_result(request, found, values["standing"].status == "done"),
         **values,
         crumbs=((above, name), (request.url.path, run)),

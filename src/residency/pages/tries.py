@@ -11,13 +11,15 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
 
 from residency.core.errors import UserError
+from residency.core.files import file_digest
 from residency.core.types import Turn, Value
 from residency.models import artefact as artefacts
+from residency.models.predictors import trained
 from residency.pages.desk import Desk, desk_of, page
 from residency.pages.forms import Form, posted
 from residency.tasks.families import of
 from residency.workflows.chat import NOTICE, Side, sides
-from residency.workflows.finished import artefact_of, predict
+from residency.workflows.finished import answers, artefact_of
 
 router = APIRouter(prefix="/projects/{name}/runs/{run}")
 Posted = Annotated[Form, Depends(posted)]
@@ -74,9 +76,11 @@ def answer(request: Request, name: str, run: str, form: Posted) -> HTMLResponse:
     """What a run's model says of a text."""
     desk, text = desk_of(request), _text(form, "text")
     folder = desk.run(name, run)
-    card = artefacts.read(artefact_of(folder)).task()
+    model = artefact_of(folder)
+    card = artefacts.read(model).task()
     with desk.model:
-        said = next(iter(predict(folder, [text])))
+        loaded = desk.held(("try", file_digest(model / artefacts.FILE)), lambda: trained(model))
+        said = next(iter(answers(loaded, [text])))
     found = {} if said.answer is None else of(card).columns(said.answer)
     entities = found.pop("entities", None)
     return _tried(
@@ -143,11 +147,10 @@ def say(request: Request, name: str, run: str, form: Posted) -> HTMLResponse:
 
 
 def _sides(desk: Desk, name: str, run: str) -> list[Side]:
-    """The systems of a run, loaded once while no other run is talked to."""
+    """The systems of a run, loaded once while no other model is asked."""
     folder = desk.run(name, run)
-    if desk.talking is None or desk.talking[0] != folder:
-        desk.talking = (folder, sides(folder))
-    return desk.talking[1]
+    key = "chat", file_digest(artefact_of(folder) / artefacts.FILE)
+    return desk.held(key, lambda: sides(folder))
 
 
 def _chat(

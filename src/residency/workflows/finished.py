@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from residency.core.errors import UserError
 from residency.core.files import read_json
@@ -11,6 +12,9 @@ from residency.core.run_folder import Run
 from residency.core.types import Note, Prediction, RawNote, RunFacts
 from residency.recipe import Recipe, read_yaml
 from residency.tasks.examples import question
+
+if TYPE_CHECKING:
+    from residency.models.predictors import Trained
 
 
 def open_run(folder: Path | str) -> tuple[Run, Recipe]:
@@ -50,7 +54,11 @@ def predict(run: Run | Path | str, notes: Iterable[Note | RawNote | str]) -> Ite
     from residency.models import predictors
 
     folder = run.folder if isinstance(run, Run) else run
-    predictor = predictors.trained(artefact_of(folder))
+    return answers(predictors.trained(artefact_of(folder)), notes)
+
+
+def answers(predictor: Trained, notes: Iterable[Note | RawNote | str]) -> Iterator[Prediction]:
+    """The same of a model that is loaded."""
     return predictor.predict(
         question(
             Note(id=str(number), text=note, profile="pseudonymised")

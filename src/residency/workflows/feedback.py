@@ -1,0 +1,93 @@
+"""What doctors say of a model's answers: a line each, in a file that only grows and is its owner's
+alone. Kept are the verdict, which model it was, the labels that it chose and the words that the
+doctor wrote; never what was asked. What a model wrote freely may repeat what it was asked, and is
+kept only where the doctor says so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal, get_args
+
+import msgspec
+
+from residency.core.errors import UserError, allowed
+from residency.core.files import append_jsonl, read_unfinished
+from residency.core.types import Value
+
+FILE = "feedback.jsonl"
+Verdict = Literal["right", "wrong", "harmful"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
+MOST = 4000
+"""Characters of a doctor's words."""
+
+
+class Answered(Value, frozen=True):
+    """What a model answered, without what it was asked."""
+
+    id: str
+    """Of this answer: what is said of it later takes the place of what was said before."""
+    model: str
+    """Its digest."""
+    name: str
+    route: str
+    """``diagnose`` or ``extract``."""
+    answer: str = ""
+    written: bool = False
+    """Whether the answer was written freely, and not chosen among labels."""
+    found: dict[str, int] = {}
+    """Labels of entities -> how many of them."""
+    confidence: float | None = None
+    abstained: bool = False
+
+
+class Feedback(Value, frozen=True):
+    """What a doctor says of it."""
+
+    at: str
+    """UTC."""
+    who: str
+    verdict: Verdict
+    of: Answered
+    comment: str = ""
+    """What it should have said."""
+
+
+def keep(
+    folder: Path,
+    answered: Answered,
+    verdict: str,
+    who: str,
+    comment: str = "",
+    with_answer: bool = False,
+    at: str = "",
+) -> Feedback:
+    """Append what a doctor says to the table of a folder; it is on disk when this returns.
+
+    Raises ``UserError`` for a verdict that is none, and for words that are too long.
+    """
+    if verdict not in VERDICTS:
+        raise UserError(f"What is it? {allowed(VERDICTS, verdict)}.")
+    if len(comment) > MOST:
+        raise UserError(f"The words are longer than {MOST} characters; say it shorter.")
+    if answered.written and not with_answer:
+        answered = msgspec.structs.replace(answered, answer="")
+    row = Feedback(
+        at=at or datetime.now(UTC).isoformat(timespec="seconds"),
+        who=who,
+        verdict=verdict,
+        of=answered,
+        comment=comment.strip(),
+    )
+    append_jsonl(folder / FILE, [row], private=True)
+    return row
+
+
+def read(folder: Path) -> Sequence[Feedback]:
+    """What was said last of each answer, in the order in which that was said."""
+    last: dict[str, Feedback] = {}
+    for row in read_unfinished(folder / FILE, Feedback):
+        last.pop(row.of.id, None)
+        last[row.of.id] = row
+    return [*last.values()]
