@@ -22,6 +22,7 @@ from residency.pages import app as pages
 from residency.pages import folders, road
 from residency.pages.app import ROUTERS, create_app
 from residency.pages.desk import LANGUAGES, Person, curve, words_in
+from residency.pages.queues import SAID
 from residency.pages.tries import pieces
 from residency.synth.clinical_notes import records
 from residency.workflows.check import CheckFinding
@@ -143,7 +144,7 @@ def test_a_form_of_another_site_is_refused(browser: TestClient, headers: dict[st
 def test_every_form_needs_the_token_of_this_start(app: FastAPI, browser: TestClient) -> None:
     made(browser, {"notes.jsonl": labelled()}, "ward")
     places = [
-        route.path.format(name="ward", run="none")
+        re.sub(r"{\w+}", "none", route.path.replace("{name}", "ward"))
         for route in every_route(app)
         if "POST" in route.methods
     ]
@@ -283,7 +284,10 @@ WRITTEN = re.compile(r"""_\(\s*(?:"([^"]+)"|'([^']+)')""")
 SPOKEN = (
     "under way", "done", "stopped", "error", "refused", "note",
     "started", "finished", "failed", "plan", "try", "chat", "base", "tuned",
-    "doctor", "right", "wrong", "harmful",
+    "doctor", "right", "wrong", "harmful", "queues", "label", "row",
+    "labelled", "the model says", "probability", "written by", "who", "time", "what it should say",
+    *(words for one in SAID.values() for words in (one.title, one.ask, one.accept, one.reject, one.then)),
+    *(one.mend for one in SAID.values() if one.mend),
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from residency.cli.shared import (
     RecipePath,
     RunPath,
     app,
+    argument,
     load,
     option,
     say,
@@ -216,6 +217,28 @@ def errors(
     with tracking() as tracker:
         found, page = suggest.label_errors(load(recipe, overrides), output, share, folds, tracker)
     say(f"{len(found)} places to look at in {page}")
+
+
+@label.command()
+def mend(
+    recipe: RecipePath,
+    errors: Annotated[
+        Path, argument("ERRORS", help="errors.jsonl of residency label errors, with decisions.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="JSON lines of notes, for data of a recipe.")
+    ] = Path("mended.jsonl"),
+    overrides: Overrides = None,
+) -> None:
+    """Write the notes with the labels that were decided on.
+
+    Each line of ERRORS has a decision: accept (the labels become what the model says), mend (they
+    become those in mended), reject (they stay). residency ui shows the lines as a queue.
+    """
+    from residency.workflows import suggest
+
+    decided, waiting = suggest.mend_labels(load(recipe, overrides), errors, output)
+    say(f"{decided} places decided on, {waiting} wait; the notes are in {output}")
 
 
 def _say_pulled(pulled: list[Pulled]) -> None:

@@ -6,8 +6,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+import msgspec
+
+from residency.core.errors import UserError
+from residency.core.files import digest
 from residency.core.types import Note, Span, Value
 from residency.label.differences import touching
 from residency.tasks.bio import best_tags, decode, encode
@@ -98,3 +102,74 @@ def rank_suspects(found: Iterable[Suspect], share: float, spans: int) -> list[Su
 
 def _key(span: Span) -> tuple[int, int, str]:
     return span.start, span.end, span.label
+
+
+class Place(Value, frozen=True):
+    """A span without text."""
+
+    start: int
+    end: int
+    label: str
+
+
+class SuspectRow(Value, frozen=True, omit_defaults=False):
+    """A line of ``residency label errors``, and what was decided on it."""
+
+    note: str
+    start: int
+    end: int
+    score: float
+    labelled: tuple[Place, ...] = ()
+    believed: tuple[Place, ...] = ()
+    decision: Literal["", "accept", "mend", "reject"] = ""
+    mended: tuple[Place, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Of the place."""
+        return digest([self.note, self.start, self.end])[:16]
+
+    @property
+    def settled(self) -> tuple[Place, ...]:
+        """The labels that hold there."""
+        return {"accept": self.believed, "mend": self.mended}.get(self.decision, self.labelled)
+
+
+def told(places: Sequence[Place]) -> str:
+    """Places in words; mending begins from them."""
+    return "; ".join(f"{one.label} {one.start} {one.end}" for one in places) or "-"
+
+
+def placed(line: str, length: int, known: set[str]) -> Place:
+    """What a line ``LABEL START END`` says, in characters of a note of this length. Raises
+    ``UserError`` where it says no place in it, or a label that is not ``known``."""
+    parts = line.rsplit(maxsplit=2)
+    if len(parts) == 3 and parts[1].isdecimal() and parts[2].isdecimal():
+        place = Place(label=parts[0], start=int(parts[1]), end=int(parts[2]))
+        if place.label in known and place.start < place.end <= length:
+            return place
+    raise UserError(
+        "A line must say LABEL START END, in characters of the note, with a label that the notes "
+        f"have ({', '.join(sorted(known))}); no line: nothing is there."
+    )
+
+
+def settle(notes: Sequence[Note], rows: Sequence[SuspectRow]) -> Iterator[Note]:
+    """Notes with the labels that were decided on; what was rejected or waits stays as it is."""
+    decided: dict[str, list[SuspectRow]] = {}
+    for row in rows:
+        if row.decision in ("accept", "mend"):
+            decided.setdefault(row.note, []).append(row)
+    for note in notes:
+        spans = list(note.spans)
+        for row in decided.get(note.id, ()):
+            gone = {(one.start, one.end, one.label) for one in row.labelled}
+            kept = {(one.start, one.end, one.label) for one in row.settled}
+            spans = [s for s in spans if (s.start, s.end, s.label) not in gone - kept]
+            there = {(s.start, s.end, s.label) for s in spans}
+            spans += [
+                Span(start=start, end=end, label=label, quote=note.text[start:end], by="review")
+                for start, end, label in sorted(kept - there)
+            ]
+        ordered = tuple(sorted(spans, key=lambda one: (one.start, one.end, one.label)))
+        yield note if note.id not in decided else msgspec.structs.replace(note, spans=ordered)

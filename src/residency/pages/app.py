@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from residency.core import page as reports
 from residency.core.errors import GateRefused, ResidencyError
-from residency.pages import begin, doctor, road, tries
+from residency.pages import begin, doctor, queues, road, tries
 from residency.pages.desk import (
     HERE,
     LANGUAGE_COOKIE,
@@ -47,6 +47,7 @@ ROUTERS: tuple[tuple[APIRouter, tuple[Role, ...]], ...] = (
     (begin.router, ("owner",)),
     (road.router, ("owner",)),
     (tries.router, ("owner",)),
+    (queues.router, ("owner",)),
     (doctor.router, ("owner",)),
     (doctor.behind, ("owner", "doctor")),
 )

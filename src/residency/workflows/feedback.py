@@ -52,6 +52,8 @@ class Feedback(Value, frozen=True):
     of: Answered
     comment: str = ""
     """What it should have said."""
+    taken: Literal["", "accept", "mend", "reject"] = ""
+    """What whoever looked it through decided: whether it may be learned from."""
 
 
 def keep(

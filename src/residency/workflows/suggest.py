@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from residency.core.errors import UserError
-from residency.core.files import write_jsonl
+from residency.core.files import read_jsonl, write_jsonl
 from residency.core.page import Page, Section, write_page
 from residency.core.part import parse
 from residency.core.progress import Silent, Tracker
@@ -18,7 +18,14 @@ from residency.core.types import SHOWABLE, Note, Span
 from residency.corpus import load, write
 from residency.corpus.summary import strictest
 from residency.label.active import Choice, choose, uncertainty
-from residency.label.suspects import Suspect, find_suspects, rank_suspects
+from residency.label.suspects import (
+    Place,
+    Suspect,
+    SuspectRow,
+    find_suspects,
+    rank_suspects,
+    settle,
+)
 from residency.models.base import Base, silent
 from residency.recipe import Recipe
 from residency.tasks.card import Card
@@ -189,19 +196,38 @@ def label_errors(
     )
 
 
-def _bare(one: Suspect) -> dict[str, object]:
+def _bare(one: Suspect) -> SuspectRow:
     """A suspect without text."""
-    sides = {
-        name: [{"start": s.start, "end": s.end, "label": s.label} for s in spans]
-        for name, spans in (("labelled", one.labelled), ("believed", one.believed))
-    }
-    return {
-        "note": one.note,
-        "start": one.start,
-        "end": one.end,
-        "score": round(one.score, 4),
-        **sides,
-    }
+
+    def places(spans: Sequence[Span]) -> tuple[Place, ...]:
+        return tuple(Place(start=s.start, end=s.end, label=s.label) for s in spans)
+
+    return SuspectRow(
+        note=one.note,
+        start=one.start,
+        end=one.end,
+        score=round(one.score, 4),
+        labelled=places(one.labelled),
+        believed=places(one.believed),
+    )
+
+
+def mend_labels(recipe: Recipe, errors: Path, output: Path) -> tuple[int, int]:
+    """Write the notes of a recipe with the labels that were decided on in an ``errors.jsonl``;
+    returns how many places were decided on, and how many wait. Raises ``UserError`` where nothing
+    was decided.
+    """
+    rows = list(read_jsonl(errors, SuspectRow))
+    decided = sum(bool(row.decision) for row in rows)
+    if not decided:
+        raise UserError(
+            f"{errors}: nothing is decided in it; write accept or reject into decision, or decide "
+            "in residency ui."
+        )
+    task = recipe.tasks[0]
+    notes = load.load(recipe.data[task.data], task.data, recipe.root, recipe.seed).notes
+    write.write_jsonl(settle(notes, rows), output)
+    return decided, len(rows) - decided
 
 
 def _errors_page(found: Sequence[Suspect], notes: dict[str, Note], show: bool, spans: int) -> Page:

@@ -46,3 +46,16 @@ async function follow(place) {
 }
 
 for (const place of document.querySelectorAll("[data-follow]")) follow(place);
+
+// Keys of a queue, while it has the focus: one letter presses a button, or goes to a field.
+for (const place of document.querySelectorAll("[data-keys]")) {
+  place.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input, textarea")) return;
+    const wanted = [...place.querySelectorAll("[data-key]")].find((one) => one.dataset.key === event.key);
+    if (!wanted) return;
+    event.preventDefault();
+    if (wanted.matches("textarea")) wanted.focus();
+    else wanted.click();
+  });
+  place.focus();
+}
