@@ -14,6 +14,7 @@ import typer
 from residency import __version__
 from residency.cli import (
     evaluation,
+    knowledge,
     labelling,
     missing,
     models,
@@ -29,6 +30,7 @@ from residency.core.errors import ResidencyError
 __all__ = [
     "app",
     "evaluation",
+    "knowledge",
     "labelling",
     "main",
     "models",

