@@ -54,7 +54,7 @@ class Checker:
             (self.denied if negated else self.said)[subject, relation].add(object)
         for node, name in self.usual.items():
             self.nodes_of[name.casefold()].add(node)
-        self.longest = max(map(len, self.nodes_of))
+        self.longest = max(map(len, self.nodes_of), default=0)
         self.down = defaultdict(set)
         for node in list(self.up):
             for above in self.above(node):

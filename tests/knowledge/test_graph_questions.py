@@ -35,7 +35,8 @@ def read(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 def shared(graph: Path, rows: dict[str, list[dict[str, Any]]]) -> tuple[int, int]:
     """Facts, and questions without the names in them, that stand in more than one part."""
-    checkers = {lang: Checker(graph, lang) for lang in LANGS}
+    langs = {row["lang"] for several in rows.values() for row in several}
+    checkers = {lang: Checker(graph, lang) for lang in langs}
     facts, phrasings = defaultdict(set), defaultdict(set)
     for part, several in rows.items():
         for row in several:
@@ -50,8 +51,8 @@ def shared(graph: Path, rows: dict[str, list[dict[str, Any]]]) -> tuple[int, int
 
 
 def unsupported(graph: Path, rows: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str]]:
-    checkers = {lang: Checker(graph, lang) for lang in LANGS}
-    every = (row for several in rows.values() for row in several)
+    every = [row for several in rows.values() for row in several]
+    checkers = {lang: Checker(graph, lang) for lang in {row["lang"] for row in every}}
     return [(row["id"], why) for row in every if (why := checkers[row["lang"]].fault(row))]
 
 
