@@ -76,7 +76,8 @@ def test_likely_errors_are_listed_without_text_of_pseudonymised_notes(
     found = rows(out / "errors.jsonl")
     spans = sum(len(row(n)["entities"]) for n in records("vi", 60, seed=1))
     assert 0 < len(found) <= 0.03 * spans + 1
-    assert set(found[0]) == {"note", "start", "end", "score", "labelled", "believed"}
+    columns = {"note", "start", "end", "score", "labelled", "believed", "decision", "mended"}
+    assert set(found[0]) == columns
     assert SECRET not in "".join(path.read_text("utf-8") for path in out.iterdir())
     few = cli("label", "errors", project / "recipe.yaml", "--folds", "99", "--output", out, check=1)
     assert "give fewer folds or more notes" in few.stderr
