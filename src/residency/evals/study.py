@@ -147,6 +147,8 @@ class Study(Value, frozen=True):
     preference: bool = False
     """Asked is which of two answers is better, and not a mark for each."""
     rounds: int = 0
+    delay: float = 0.0
+    """Seconds after which each answer of a dialogue is shown, whoever gives it."""
     version: int = 1
 
     @property
@@ -171,11 +173,16 @@ class Study(Value, frozen=True):
 
 class System(Value, frozen=True):
     """Whose answers they are: its name in the result, and, where it is a run's, the run and the
-    content address of its artefact (empty for a base or a file)."""
+    content address of its artefact (empty for a base or a file). Whom a dialogue is held with may
+    also be a ``model`` behind the ``url`` of a server, ``secret`` the environment variable of its
+    key."""
 
     name: str
     run: str = ""
     artefact: str = ""
+    url: str = ""
+    model: str = ""
+    secret: str = ""
 
 
 class Key(Value, frozen=True):
@@ -224,6 +231,7 @@ def draw(
     preference: bool,
     seed: int,
     salt: str = "",
+    delay: float = 0.0,
 ) -> Draft:
     """A study of these questions: an order for each rater, in which each system stands equally
     often at each place (Latin squares of rows that are drawn; what is left over of a number that
@@ -265,6 +273,7 @@ def draw(
         order={name: _order(Random(f"{salt} {seed} rater {name}"), whose) for name in names},
         preference=preference,
         rounds=ROUNDS if kind == "dialogue" else 0,
+        delay=delay,
     )
     return Draft(study=study, items=tuple(items), key=key, codes=codes)
 

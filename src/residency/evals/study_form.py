@@ -93,7 +93,7 @@ def read_form(path: Path, opened: OpenStudy) -> tuple[Filled, list[Vote], list[s
         mine = [
             (what, place, value) for _, value, (item, what, place) in read if item == shown.item
         ]
-        vote = _vote(shown.item, mine, opened, rater)
+        vote = vote_of(shown.item, mine, opened, rater)
         if vote is None or fault_of(opened, rater, vote):
             lacking.append(shown.item)
         else:
@@ -108,7 +108,7 @@ def _field(name: str, path: Path, opened: OpenStudy) -> tuple[str, str, int]:
     return parts[1], parts[2], int(parts[3] or 0)
 
 
-def _vote(
+def vote_of(
     item: str, given: list[tuple[str, int, str]], opened: OpenStudy, rater: Rater
 ) -> Vote | None:
     """A vote from the fields of an item; ``None`` where one holds what cannot be a vote."""

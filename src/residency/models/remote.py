@@ -120,7 +120,7 @@ class RemotePredictor:
         source = iter(asked)
         with (
             httpx2.Client(
-                headers=self._headers(),
+                headers=_headers(self.api, self.where),
                 timeout=self.api.timeout,
                 transport=self.transport,
                 follow_redirects=False,
@@ -128,7 +128,7 @@ class RemotePredictor:
             ThreadPoolExecutor(self.api.concurrency) as threads,
         ):
             while chunk := list(islice(source, CHUNK)):
-                bodies = [self._body(conversation(example, self.card)) for example in chunk]
+                bodies = [_body(self.api, conversation(example, self.card)) for example in chunk]
                 keys = [digest([self.api.url, body]) for body in bodies]
                 new = {k: b for k, b in zip(keys, bodies, strict=True) if k not in self.known}
                 self._within_budget(len(new), len(asked))
@@ -154,25 +154,6 @@ class RemotePredictor:
             tokens=said.tokens,
         )
 
-    def _headers(self) -> dict[str, str]:
-        if not self.api.key:
-            return {}
-        key = os.environ.get(self.api.key, "")
-        if not key:
-            raise UserError(
-                f"{self.where}.key: the environment variable {self.api.key} is not set; it must "
-                "hold the key."
-            )
-        return {"Authorization": f"Bearer {key}"}
-
-    def _body(self, turns: Sequence[Turn]) -> dict[str, Any]:
-        return {
-            "model": self.api.model,
-            "messages": [{"role": turn.role, "content": turn.text} for turn in turns],
-            "max_tokens": self.api.max_tokens,
-            "temperature": self.api.temperature,
-        }
-
     def _within_budget(self, wanted: int, everything: int) -> None:
         if self.sent + wanted > self.api.budget:
             raise UserError(
@@ -188,7 +169,7 @@ class RemotePredictor:
             self.sent += 1
             begun, wait = time.perf_counter(), min(SLOWEST, 0.5 * 2**attempt)
             try:
-                answer = client.post(f"{self.api.url.rstrip('/')}/chat/completions", json=body)
+                answer = client.post(_address(self.api), json=body)
             except httpx2.TransportError as error:
                 why = type(error).__name__
             else:
@@ -211,20 +192,12 @@ class RemotePredictor:
         )
 
     def _said(self, key: str, answer: httpx2.Response, milliseconds: float) -> KeptAnswer:
-        try:
-            found = answer.json()
-            text = found["choices"][0]["message"]["content"]
-            tokens = (found.get("usage") or {}).get("completion_tokens")
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise UserError(
-                f"{self.where}: the server's answer is no chat completion; check that url ends in "
-                "the API's base, e.g. /v1."
-            ) from None
+        text, tokens = _content(answer, self.where)
         return KeptAnswer(
             request=key,
-            text=text if isinstance(text, str) else "",
+            text=text,
             milliseconds=milliseconds,
-            tokens=tokens if isinstance(tokens, int) else None,
+            tokens=tokens,
         )
 
     def _keep(self, said: KeptAnswer) -> None:
@@ -234,6 +207,71 @@ class RemotePredictor:
             descriptor = os.open(self.kept, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             with os.fdopen(descriptor, "ab") as file:
                 file.write(msgspec.json.encode(said) + b"\n")
+
+
+class RemoteTalker:
+    """Holds a conversation with a model behind a server: each answer is asked for once, since
+    somebody waits for it. ``where``: who it is, for errors."""
+
+    def __init__(self, api: Api, where: str, transport: httpx2.BaseTransport | None = None) -> None:
+        self.api, self.where, self.transport = api, where, transport
+
+    def stream(self, turns: Sequence[Turn]) -> Iterator[str]:
+        """The answer, in one piece. Raises ``UserError`` where none comes."""
+        import httpx2
+
+        with httpx2.Client(
+            headers=_headers(self.api, self.where),
+            timeout=self.api.timeout,
+            transport=self.transport,
+            follow_redirects=False,
+        ) as client:
+            try:
+                answer = client.post(_address(self.api), json=_body(self.api, turns))
+            except httpx2.TransportError as error:
+                why = type(error).__name__
+                raise UserError(f"{self.where}: the server does not answer ({why}).") from None
+        if answer.status_code != 200:
+            raise UserError(f"{self.where}: the server refused (status {answer.status_code}).")
+        yield _content(answer, self.where)[0]
+
+
+def _address(api: Api) -> str:
+    return f"{api.url.rstrip('/')}/chat/completions"
+
+
+def _headers(api: Api, where: str) -> dict[str, str]:
+    if not api.key:
+        return {}
+    key = os.environ.get(api.key, "")
+    if not key:
+        raise UserError(
+            f"{where}.key: the environment variable {api.key} is not set; it must hold the key."
+        )
+    return {"Authorization": f"Bearer {key}"}
+
+
+def _body(api: Api, turns: Sequence[Turn]) -> dict[str, Any]:
+    return {
+        "model": api.model,
+        "messages": [{"role": turn.role, "content": turn.text} for turn in turns],
+        "max_tokens": api.max_tokens,
+        "temperature": api.temperature,
+    }
+
+
+def _content(answer: httpx2.Response, where: str) -> tuple[str, int | None]:
+    """The text of a chat completion, and how many tokens it has where that is said."""
+    try:
+        found = answer.json()
+        text = found["choices"][0]["message"]["content"]
+        tokens = (found.get("usage") or {}).get("completion_tokens")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise UserError(
+            f"{where}: the server's answer is no chat completion; check that url ends in "
+            "the API's base, e.g. /v1."
+        ) from None
+    return text if isinstance(text, str) else "", tokens if isinstance(tokens, int) else None
 
 
 def _wait(asked: str | None, otherwise: float) -> float:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from residency.core import page as reports
 from residency.core.errors import GateRefused, ResidencyError
-from residency.pages import begin, doctor, queues, road, tries
+from residency.pages import begin, doctor, queues, rating, road, studies, tries
 from residency.pages.desk import (
     HERE,
     LANGUAGE_COOKIE,
@@ -50,9 +50,11 @@ ROUTERS: tuple[tuple[APIRouter, tuple[Role, ...]], ...] = (
     (queues.router, ("owner",)),
     (doctor.router, ("owner",)),
     (doctor.behind, ("owner", "doctor")),
+    (studies.router, ("owner",)),
+    (rating.router, ("rater",)),
 )
 """The pages, and whom they answer."""
-DOORS: tuple[Door, ...] = ()
+DOORS: tuple[Door, ...] = (studies.rater,)
 """Who else is known by an address of their own."""
 NOT_THIS_START = "Open the address that residency ui has printed: it holds the key of this start.\n"
 FAULT = "The program failed at this; what kind of fault it was stands in the terminal."
@@ -60,6 +62,7 @@ STATIC = {
     "report.css": "text/css",
     "pages.css": "text/css",
     "pages.js": "text/javascript",
+    "rating.js": "text/javascript",
 }
 
 
@@ -106,7 +109,7 @@ def _admitted(request: Request) -> Response | None:
             return PlainTextResponse(NOT_THIS_START, 403)
         response = RedirectResponse(person.home, 303)
         response.set_cookie(cookie, secret, httponly=True, samesite="strict")
-        return response
+        return _in_language(response, person.lang) if person.lang else response
     secret = request.cookies.get(cookie, "")
     if (person := _known(request.app.state.desk, secret)) is None:
         return PlainTextResponse(NOT_THIS_START, 403)
@@ -114,10 +117,14 @@ def _admitted(request: Request) -> Response | None:
     if request.method not in ("GET", "HEAD") and foreign:
         return PlainTextResponse("Only these pages may post.\n", 403)
     if (lang := request.query_params.get("lang", "")) in LANGUAGES and request.method == "GET":
-        response = RedirectResponse(request.url.path, 303)
-        response.set_cookie(LANGUAGE_COOKIE, lang, 31_536_000, httponly=True, samesite="strict")
-        return response
+        return _in_language(RedirectResponse(request.url.path, 303), lang)
     return None
+
+
+def _in_language(response: Response, lang: str) -> Response:
+    """Have the browser keep the language of its pages."""
+    response.set_cookie(LANGUAGE_COOKIE, lang, 31_536_000, httponly=True, samesite="strict")
+    return response
 
 
 def _known(desk: Desk, secret: str) -> Person | None:

@@ -22,6 +22,7 @@ from residency.core.types import Value
 from residency.evals.words import ENGLISH, Words, words_of
 from residency.pages import folders
 from residency.pages.work import Background, Work
+from residency.workflows.dialogues import Dialogues
 
 HERE = Path(__file__).parent
 WORDS = HERE / "words"
@@ -41,6 +42,8 @@ class Person(Value, frozen=True):
     """The folder of the labelling or study that they are let into, below the desk's."""
     home: str = "/"
     """The address of their first page."""
+    lang: str = ""
+    """The language that they were given their address in; they may choose another."""
     scopes: frozenset[str] = frozenset()
     """Behind a server: what their token lets them ask it."""
 
@@ -65,6 +68,10 @@ class Desk:
         self.model = threading.Lock()
         """Held by who asks a model: one at a time, as memory is counted for one."""
         self._held: tuple[object, object] | None = None
+        self.opening = threading.Lock()
+        """Held by who makes the systems of a study ready."""
+        self.dialogues: dict[Path, Dialogues] = {}
+        """Of studies, by their folders."""
 
     def held(self, key: Hashable, load: Callable[[], T]) -> T:
         """What takes long to load, by its key: the last one stays until another takes its place.

@@ -60,6 +60,7 @@ from residency.evals.votes import (
     standing,
 )
 from residency.ops.proof import address
+from residency.workflows import dialogues
 from residency.workflows.finished import artefact_of, open_run
 from residency.workflows.ratings import chosen
 
@@ -76,6 +77,9 @@ class Made(Value, frozen=True):
     left_out: int
     power: float
     power_with_two_more: float
+    slowest: float = 0.0
+    """Seconds of the slowest answer that was measured for a dialogue; 0: none was."""
+    delay: float = 0.0
 
 
 class Source(Value, frozen=True):
@@ -99,24 +103,22 @@ def new(
     lang: str = "",
     questions: Path | None = None,
     seed: int | None = None,
+    delay: float | None = None,
 ) -> Made:
     """Fix a study's items, systems, orders and raters, and seal which answer is whose.
 
     ``systems``: ``RUN`` (alone: all of its systems; among several: the trained one),
     ``RUN:SYSTEM``, or ``NAME=FILE`` with answers of ``residency predict`` to the rows of
-    ``questions`` (``NAME`` may be a run's folder). ``raters``, ``patients``: ``NAME`` or
-    ``NAME:LANGUAGE``. ``by``: marks or preference; where not given, a preference between two and
-    marks for more.
+    ``questions`` (``NAME`` may be a run's folder); for dialogues ``RUN``, ``RUN:base`` or
+    ``NAME=URL#MODEL``. ``raters``, ``patients``: ``NAME`` or ``NAME:LANGUAGE``. ``by``: marks or
+    preference; where not given, a preference between two and marks for more. ``delay``: of
+    dialogues, seconds until an answer is shown; measured where not given.
 
     Raises ``UserError``, and writes nothing, where systems, items or raters do not make a study.
     """
     voters = [_rater(one, False) for one in raters] + [_rater(one, True) for one in patients]
     if kind == "dialogue":
-        asked = _questions(questions)
-        found = [
-            Source(system=_system(name), answers={id: _with(one, "") for id, one in asked.items()})
-            for name in systems
-        ]
+        found = _talkers(systems, _questions(questions))
     else:
         found = [one for name in systems for one in _sources(name, systems, task, lang, questions)]
     names = [one.system.name for one in found]
@@ -130,13 +132,27 @@ def new(
             "the column points, or take --kind compare."
         )
     preference = by == "preference" or (not by and kind == "compare" and len(found) == 2)
-    write(draw(kind, ready, [one.system for one in found], voters, preference, seed), into)
+    each, slowest = [one.system for one in found], 0.0
+    if kind != "dialogue":
+        delay = 0.0
+    elif delay is None:
+        slowest = dialogues.slowest(each, ready[0].question, len(voters))
+        delay = dialogues.delay_for(slowest)
+    write(draw(kind, ready, each, voters, preference, seed, delay=delay), into)
     return Made(
+        slowest=slowest,
+        delay=delay,
         items=items,
         left_out=left_out,
         power=power(items, len(voters)),
         power_with_two_more=power(items, len(voters) + 2),
     )
+
+
+def _talkers(systems: Sequence[str], asked: dict[str, Question]) -> list[Source]:
+    """Whom dialogues are held with: they have no answers yet."""
+    empty = {id: _with(one, "") for id, one in asked.items()}
+    return [Source(system=dialogues.system_of(name), answers=empty) for name in systems]
 
 
 def _drawn(found: Sequence[Source], items: int, seed: int) -> tuple[list[Question], int]:
@@ -502,3 +518,9 @@ def expected(made: Made, raters: int) -> str:
         f"{percent(made.power_with_two_more)} (simulated: two systems, no ties, log-odds that "
         f"differ by {ITEM_SD} from item to item and {RATER_SD} from rater to rater)"
     )
+
+
+def common_delay(made: Made) -> str:
+    """When answers of dialogues are shown, and why then."""
+    why = f" (the slowest that was measured took {made.slowest:.1f} s)" * bool(made.slowest)
+    return f"every answer of a dialogue is shown after {made.delay:g} s{why}"
