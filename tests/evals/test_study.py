@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from by_hand import mean_interval
 from residency.cli import app
 from residency.core.errors import DataError, UserError
 from residency.evals import votes as ballots
@@ -451,7 +452,6 @@ def test_dialogues_of_three_raters_and_a_patient_are_computed_as_by_hand(tmp_pat
     """Means, intervals (mean squares, then Wilson's with Student's t) and agreement, each written
     another way; the patient's marks count for the patient's scales."""
     import krippendorff
-    from scipy.stats import t
 
     study = made(
         tmp_path, 2, 4, kind="dialogue", raters=["ann", "bob:vi", "chi:zh"], patients=["pat"]
@@ -481,18 +481,9 @@ def test_dialogues_of_three_raters_and_a_patient_are_computed_as_by_hand(tmp_pat
             for i in sorted(study.items)
         ]
     )
-    share = (table - 1) / 4
-    squares = [3 * share.mean(1).var(ddof=1), 4 * share.mean(0).var(ddof=1)]
-    rest = ((share - share.mean(1)[:, None] - share.mean(0) + share.mean()) ** 2).sum() / 6
-    added = max(0.0, squares[1] - rest)
-    variance = (squares[0] + added) / 12
-    spread = squares[0] ** 2 / 3 + (squares[1] ** 2 / 2 + rest**2 / 6 if added else 0)
-    z = t.ppf(0.975, max(2, int((squares[0] + added) ** 2 / spread)))
-    n = share.mean() * (1 - share.mean()) / variance
-    ends = np.roots([1 + z * z / n, -2 * share.mean() - z * z / n, share.mean() ** 2])
     one = next(one for one in found.marks["value"] if one.name == NAMES[0])
     assert one.value == pytest.approx(table.mean()) and one.n == 12
-    assert (one.low, one.high) == pytest.approx(tuple(1 + 4 * np.sort(ends)), abs=1e-6)
+    assert (one.low, one.high) == pytest.approx(mean_interval(table, 1, 5), abs=1e-6)
     for scale, names in (
         ("value", ("ann", "bob", "chi")),
         ("suitability", ("ann", "bob", "chi", "pat")),

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
-from stand_in import StandIn, started
 from starlette.testclient import TestClient
 from test_pages import check_page, token
 from typer.testing import CliRunner
@@ -29,6 +28,7 @@ from residency.pages.app import create_app
 from residency.pages.desk import LANGUAGES, words_in
 from residency.workflows import dialogues
 from residency.workflows.study import new
+from served_model import StandIn, started
 
 SECRET = "s" * 43
 HERE = "http://127.0.0.1:8765"
