@@ -467,9 +467,7 @@ def new(
     from residency.evals.study import key_path
     from residency.workflows import study as studies
 
-    doctors, people = (
-        [one for one in text.split(",") if one.strip()] for text in (raters, patients)
-    )
+    doctors, people = _names(raters), _names(patients)
     made = studies.new(
         systems, output, doctors, people, items, kind, by or "", task, lang, questions, seed, delay
     )
@@ -479,6 +477,10 @@ def new(
     if made.delay:
         say(studies.common_delay(made))
     say(f"study  {output}\nkey    {key_path(output)}")
+
+
+def _names(text: str) -> list[str]:
+    return [one for one in text.split(",") if one.strip()]
 
 
 @study.command(name="open")
