@@ -122,7 +122,7 @@ def export(artefact: Path, out: Path, numbers: Numbers = "f32") -> Gguf:
                 f"{len(prompts) - equal} of {len(prompts)} fixed texts; serve it in process."
             )
         chat.tokenizer.save_pretrained(partial / TOKENIZER)
-        said_of, config = _fingerprint(file, numbers, chat, plain, found.head), _config(plain)
+        said_of, config = _fingerprint(file, numbers, chat, plain, found.head), sizes(plain)
         shutil.rmtree(plain)
         made = Gguf(
             artefact=said.artefact,
@@ -307,7 +307,7 @@ def likelihood(ids: Sequence[int], place: int, top: int = 1) -> dict[str, Any]:
     }
 
 
-def _config(model: Path) -> tuple[int, int]:
+def sizes(model: Path) -> tuple[int, int]:
     """Bytes of a token's keys and values in 16 bits, and the size of the vocabulary."""
     from transformers import AutoConfig
 
