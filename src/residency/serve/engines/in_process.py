@@ -136,8 +136,9 @@ def served_export(folder: Path, name: str) -> Served:
 class Batcher(Generic[In, Out]):
     """Collects items and computes them together. ``compute`` runs in ``pool``.
 
-    The first item waits ``wait`` seconds for others; while a batch is computed the next one
-    gathers, and follows at once.
+    While a batch is computed the next one gathers, and follows at once. Where nothing is computed
+    the first item waits ``wait`` seconds for others, unless the last batch was one item alone: who
+    asks alone does not wait for nobody.
     """
 
     def __init__(
@@ -152,14 +153,14 @@ class Batcher(Generic[In, Out]):
         self.watch = watch
         self.waiting: list[tuple[In, asyncio.Future[Out]]] = []
         self.timer: asyncio.TimerHandle | None = None
-        self.busy = False
+        self.busy, self.alone = False, True
 
     async def __call__(self, item: In) -> Out:
         """The result of one item; an error of another item of its batch does not reach it."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Out] = loop.create_future()
         self.waiting.append((item, future))
-        if not self.busy and len(self.waiting) >= self.most:
+        if not self.busy and (self.alone or len(self.waiting) >= self.most):
             self._start()
         elif not self.busy and self.timer is None:
             self.timer = loop.call_later(self.wait, self._start)
@@ -173,7 +174,7 @@ class Batcher(Generic[In, Out]):
         if self.busy or not self.waiting:
             return
         chosen, self.waiting = self.waiting[: self.most], self.waiting[self.most :]
-        self.busy = True
+        self.busy, self.alone = True, len(chosen) == 1
         if self.watch:
             self.watch(len(self.waiting), len(chosen))
         asyncio.get_running_loop().create_task(self._compute(chosen))
@@ -655,7 +656,8 @@ class GenerativeEngine(EngineInProcess):
     ) -> AsyncIterator[Piece]:
         self._open()
         prompt = prompt_of(ids, key, request)
-        steps = await asyncio.to_thread(self._steps, prompt)
+        # a form may take long, so it is made ready in a thread; all else takes less than the way
+        steps = await asyncio.to_thread(self._steps, prompt) if prompt.form else self._steps(prompt)
         row = WrittenRow(prompt, steps, self.chat, request.whole)
         self.writing.add(row)
         try:
