@@ -108,7 +108,7 @@ def test_two_annotators_on_one_server_would_see_each_other_and_are_refused() -> 
 
 def test_an_unknown_way_of_labelling_is_answered_with_the_allowed_ones() -> None:
     with pytest.raises(
-        UserError, match=r"label.*via.*'paper' is not known; allowed: files, label_studio"
+        UserError, match=r"label.*via.*'paper' is not known; allowed: browser, files, label_studio"
     ):
         parse(Label, {"data": "notes", "via": "paper"}, "label")
 

@@ -39,13 +39,43 @@ app.add_typer(label, name="label")
 def push(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Give the notes out, to each in another order.
 
-    By file, or into a Label Studio project on each one's own server. Doing it again adds what is
-    new and puts up again what was deleted.
+    For the browser (residency label open does it too), by file, or into a Label Studio project on
+    each one's own server. Doing it again adds what is new and puts up again what was deleted.
     """
     from residency.workflows import label
 
     for one in label.push(load(recipe, overrides)):
         say(f"{one.annotator}: {one.tasks} notes in {one.where}")
+
+
+@label.command(name="open")
+def open_(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    port: Annotated[
+        int, typer.Option("--port", min=0, max=65535, help="Of this machine; 0: any that is free.")
+    ] = 8766,
+) -> None:
+    """Label in the browser: give the notes out, and serve each person their pages.
+
+    Prints an address for each annotator, for the adjudicator, and for you: how far they are, what
+    they ask. Codes are made once and kept in the labelling's folder. Answers only this machine,
+    until Ctrl-C; every step of everybody is saved at once.
+    """
+    from secrets import token_urlsafe
+
+    from residency.pages.launch import listen, serve
+    from residency.workflows import label_open
+
+    loaded = load(recipe, overrides)
+    known = label_open.give_out(loaded, recipe, overrides or ())
+    secret = token_urlsafe(32)
+    with listen(port) as socket:
+        address = f"http://127.0.0.1:{socket.getsockname()[1]}/?secret="
+        for name, code in {**known.codes, "you": secret}.items():
+            print(f"{name:<12} {address}{code}", flush=True)
+        out = loaded.label.out if loaded.label else ""
+        serve(loaded.root / out, secret, socket, "/labelling/this")
 
 
 @label.command()

@@ -174,7 +174,7 @@ def _init_for(files: list[Path], folder: Path, given: list[str]) -> None:
         say(f"wrote {path}")
     if found.source:
         say("\nFirst: export RESIDENCY_KEY=$(openssl rand -hex 32), kept apart from the data")
-    verb = "label push" if found.unlabelled else "check"
+    verb = "label open" if found.unlabelled else "check"
     verb = "deid" if found.source else verb
     say(f"\nNext: residency {verb} {quote(str(folder / 'recipe.yaml'))}")
 

@@ -166,6 +166,12 @@ def tasks(open_: Sequence[Place], notes: Mapping[str, Note]) -> list[LabellingTa
     return found
 
 
+def stretch(task: str) -> tuple[int, int]:
+    """Where the place lies that an item to be decided is of, from its id."""
+    start, _, end = task.rsplit(":", 2)[1].partition("-")
+    return int(start), int(end)
+
+
 def new_lines(decisions: Sequence[Decision], trail: Iterable[Decision]) -> list[Decision]:
     """What the audit trail does not say yet: decisions on new places, and those that came out
     another way."""

@@ -104,6 +104,13 @@ class Server(Part):
     notes may go there."""
 
 
+class InBrowser(LabelSettings):
+    """Each annotator marks in the pages that ``residency label open`` serves, at an address of
+    their own."""
+
+    via: Literal["browser"]
+
+
 class InLabelStudio(LabelSettings):
     """Each annotator has a Label Studio server of their own.
 
@@ -134,5 +141,5 @@ class InLabelStudio(LabelSettings):
         return self
 
 
-Label = Annotated[InFiles | InLabelStudio, Field(discriminator="via")]
+Label = Annotated[InBrowser | InFiles | InLabelStudio, Field(discriminator="via")]
 """The section ``label``, by ``via``."""

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from residency.core import page as reports
 from residency.core.errors import GateRefused, ResidencyError
-from residency.pages import begin, doctor, queues, rating, road, studies, tries
+from residency.pages import begin, doctor, labelling, queues, rating, road, studies, tries
 from residency.pages.desk import (
     HERE,
     LANGUAGE_COOKIE,
@@ -52,9 +52,11 @@ ROUTERS: tuple[tuple[APIRouter, tuple[Role, ...]], ...] = (
     (doctor.behind, ("owner", "doctor")),
     (studies.router, ("owner",)),
     (rating.router, ("rater",)),
+    (labelling.router, ("annotator", "adjudicator")),
+    (labelling.lead, ("owner",)),
 )
 """The pages, and whom they answer."""
-DOORS: tuple[Door, ...] = (studies.rater,)
+DOORS: tuple[Door, ...] = (studies.rater, labelling.door)
 """Who else is known by an address of their own."""
 NOT_THIS_START = "Open the address that residency ui has printed: it holds the key of this start.\n"
 FAULT = "The program failed at this; what kind of fault it was stands in the terminal."
@@ -63,14 +65,18 @@ STATIC = {
     "pages.css": "text/css",
     "pages.js": "text/javascript",
     "rating.js": "text/javascript",
+    "mark.css": "text/css",
+    "points.js": "text/javascript",
+    "mark.js": "text/javascript",
 }
 
 
-def create_app(folder: Path, secret: str) -> FastAPI:
+def create_app(folder: Path, secret: str, home: str = "/") -> FastAPI:
     """The pages on the projects below a folder. ``secret``: of this start; whoever brings it once
-    (``/?secret=...``) has it kept in a cookie of this browser until that is closed."""
+    (``/?secret=...``) has it kept in a cookie of this browser until that is closed. ``home``: the
+    first page of the owner."""
     app = FastAPI(title="residency ui", openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.desk = Desk(folder, secret)
+    app.state.desk = Desk(folder, secret, home=home)
     app.middleware("http")(_guarded)
     for router, roles in ROUTERS:
         app.include_router(router, dependencies=[only(*roles)])
@@ -130,7 +136,7 @@ def _in_language(response: Response, lang: str) -> Response:
 def _known(desk: Desk, secret: str) -> Person | None:
     """Whom a secret lets in."""
     if compare_digest(secret.encode(), desk.secret.encode()):
-        return Person(role="owner")
+        return Person(role="owner", home=desk.home)
     return next((found for door in DOORS if (found := door(desk.root, secret))), None)
 
 

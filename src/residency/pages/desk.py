@@ -60,8 +60,8 @@ Door = Callable[[Path, str], Person | None]
 class Desk:
     """What one start of the pages holds."""
 
-    def __init__(self, root: Path, secret: str, server: str = "") -> None:
-        self.root, self.secret = root.resolve(), secret
+    def __init__(self, root: Path, secret: str, server: str = "", home: str = "/") -> None:
+        self.root, self.secret, self.home = root.resolve(), secret, home
         self.server = server
         """Address of the server that the pages stand behind, if they do."""
         self.work, self.background = Work(), Background()

@@ -25,14 +25,18 @@ def listen(port: int) -> socket.socket:
     return found
 
 
-def serve(folder: Path, secret: str, listening: socket.socket) -> None:
-    """Answer until SIGINT or SIGTERM. Requests are not logged: their addresses name projects."""
+def serve(folder: Path, secret: str, listening: socket.socket, home: str = "/") -> None:
+    """Answer until SIGINT or SIGTERM. Requests are not logged: their addresses name projects.
+    ``home``: the first page of the owner."""
     import uvicorn
 
     from residency.pages.app import create_app
 
     config = uvicorn.Config(
-        create_app(folder, secret), access_log=False, log_level="critical", server_header=False
+        create_app(folder, secret, home),
+        access_log=False,
+        log_level="critical",
+        server_header=False,
     )
     with suppress(KeyboardInterrupt):  # the ordinary end, which uvicorn passes on when it is done
         uvicorn.Server(config).run(sockets=[listening])

@@ -117,7 +117,7 @@ def write_for(files: Sequence[Path], folder: Path, answers: Answers) -> tuple[li
         settings=re.sub("^  ", "", lines, flags=re.M) if found.source else lines,
         lang=next((one.value for one in found.settings if one.key == "lang"), ""),
         card=_line("card", found.card, found.why).replace("    card", "  - card", 1),
-        label="label: {data: notes, via: files, annotators: 2}\n\n" if found.unlabelled else "",
+        label="label: {data: notes, via: browser, annotators: 2}\n\n" if found.unlabelled else "",
     )
     Recipe.from_mapping(load_yaml(values, recipe), folder, where=str(recipe))
     new = {folder / place: text for place, text in found.copies.items()}
@@ -125,7 +125,9 @@ def write_for(files: Sequence[Path], folder: Path, answers: Answers) -> tuple[li
         raise UserError(f"{there}: is there already; choose another folder.")
     if not (folder / ".gitignore").exists():
         new[folder / ".gitignore"] = (
-            "data/\nidentified/\nruns/\n" if found.source else "data/\nruns/\n"
+            "data/\nidentified/\nlabelling/\nruns/\n"
+            if found.source
+            else "data/\nlabelling/\nruns/\n"
         )
     new[recipe] = values
     for path, text in new.items():

@@ -33,7 +33,8 @@ from residency.label import practice as practising
 from residency.label.adjudicate import ADJUDICATOR, Adjudication, Decision
 from residency.label.agreement import Agreement, TimeEstimate, agree, estimate
 from residency.label.annotations import Annotation, LabellingTask, Pulled, merge, prove, releasable
-from residency.label.campaign import ByModel, ByNotes, ByTerms, InFiles, Label
+from residency.label.browser import Browser
+from residency.label.campaign import ByModel, ByNotes, ByTerms, InBrowser, InLabelStudio, Label
 from residency.label.exchange import Exchange
 from residency.label.follow import Followed, follow, followed_tasks, moved_annotation
 from residency.label.guideline import guideline_page, guides, hints
@@ -161,10 +162,12 @@ def take(to: LabellingSetup, round: str, name: str) -> Pulled:
     return replace(pulled, annotator=name, of=len(tasks), unknown=len(found) - len(known))
 
 
-def _exchange(to: LabellingSetup, round: str, name: str) -> Exchange | Project:
+def _exchange(to: LabellingSetup, round: str, name: str) -> Exchange | Browser | Project:
     """How tasks come to somebody, and back."""
     settings, folder = to.settings, to.folder / round
-    if isinstance(settings, InFiles):
+    if isinstance(settings, InBrowser):
+        return Browser(folder, name, to.card)
+    if not isinstance(settings, InLabelStudio):
         return Exchange(folder, name)
     if name == ADJUDICATOR:
         if settings.adjudicator is None:
@@ -221,7 +224,7 @@ def _follow_notes(to: LabellingSetup, current: Mapping[str, Note]) -> dict[str, 
     found = follow(list(given.values()), current, moved)
     if found.now or found.gone:
         for name in to.settings.annotators:
-            if not take(to, ROUND, name).trouble or isinstance(to.settings, InFiles):
+            if not take(to, ROUND, name).trouble or not isinstance(to.settings, InLabelStudio):
                 _follow_one(to, name, given, found)
                 continue
             raise UserError(
@@ -251,6 +254,7 @@ def _follow_one(to: LabellingSetup, name: str, given: Mapping[str, Note], found:
         if path.is_file():
             rows = read_jsonl(path, dict)
             write_jsonl(path, [row for row in rows if row.get("id") not in changed])
+    Browser(folder, name, to.card).forget(changed)
     if (past := folder / "history.jsonl").is_file():
         write_jsonl(past, [a for a in read_jsonl(past, Annotation) if a.note not in found.gone])
     tasks = followed_tasks(_tasks(to.folder, ROUND, name), found, again)
@@ -299,12 +303,12 @@ def push(recipe: Recipe) -> list[Sent]:
     marks.check_unique(notes)
     bare = (msgspec.structs.replace(note, spans=(), relations=()) for note in notes)
     write_jsonl(to.folder / "notes.jsonl", bare)
-    marked = _suggestions(to, notes)
+    given = {name: _tasks(to.folder, ROUND, name) for name in to.settings.annotators}
+    had = {name: {task.id for task in tasks} for name, tasks in given.items()}
+    marked = _suggestions(to, [n for n in notes if any(n.id not in ids for ids in had.values())])
     profile = strictest(note.profile for note in notes)
     sent = []
-    for name in to.settings.annotators:
-        before = _tasks(to.folder, ROUND, name)
-        known = {task.id for task in before}
+    for name, before in given.items():
         new = [
             LabellingTask(
                 id=n.id,
@@ -313,7 +317,7 @@ def push(recipe: Recipe) -> list[Sent]:
                 suggestions=(marked[n.id],) if n.id in marked else (),
             )
             for n in notes
-            if n.id not in known
+            if n.id not in had[name]
         ]
         sent.append(give(to, ROUND, name, [*before, *_shuffled(new, recipe, name)], profile))
     return sent
@@ -468,10 +472,11 @@ def rehearse(recipe: Recipe) -> tuple[Agreement, Path, Adjudication]:
     """The whole road with annotators that do not exist: the spans of the recipe's own notes are the
     truth that they err from.
 
-    For the demo, and to try a recipe before people spend their time on it; needs ``via: files``.
+    For the demo, and to try a recipe before people spend their time on it; not with
+    ``via: label_studio``.
     """
     to = open_labelling(recipe)
-    if not isinstance(to.settings, InFiles):
+    if isinstance(to.settings, InLabelStudio):
         raise UserError(
             "label.via: invented annotators hand in files; set label.via=files and another "
             "label.out."
@@ -483,7 +488,8 @@ def rehearse(recipe: Recipe) -> tuple[Agreement, Path, Adjudication]:
     for name in to.settings.annotators:
         tasks = _tasks(to.folder, ROUND, name)
         made = simulate([truth[task.id] for task in tasks], to.card, name, recipe.seed)
-        Exchange(to.folder / ROUND, name).answer(tasks, {one.note: one for one in made})
+        if not isinstance(way := _exchange(to, ROUND, name), Project):
+            way.answer(tasks, {one.note: one for one in made})
     pull(recipe)
     found, page = agreement(recipe)
     outcome, _, _ = adjudicate(recipe)
