@@ -241,24 +241,37 @@ def ui(
     port: Annotated[
         int, typer.Option("--port", min=0, max=65535, help="Of this machine; 0: any that is free.")
     ] = 8765,
+    behind: Annotated[
+        Path | None,
+        option("--behind", help="Settings of residency serve (YAML): its tokens say who asks."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option("--host", help="With --behind: the address to answer on.")
+    ] = "127.0.0.1",
 ) -> None:
     """Open the workbench in the browser: from files to a measured model, in pages.
 
     Prints an address that holds the key of this start. Answers only this machine, until Ctrl-C;
-    runs that were started go on.
+    runs that were started go on. With --behind each request needs a token of the server's identity
+    provider: with the scope admin all pages, with diagnose or extract the doctor's.
     """
     from secrets import token_urlsafe
 
-    from residency.pages.launch import listen, serve
+    from residency.pages.gate import of_settings
+    from residency.pages.launch import HOST, listen, serve
 
     if not folder.is_dir():
         raise UserError(f"{folder}: is no folder; name one in which projects lie, or will.")
     if (folder / "recipe.yaml").is_file():
         raise UserError(f"{folder}: is a project itself; name the folder that it lies in.")
-    secret = token_urlsafe(32)
-    with listen(port) as socket:
-        print(f"http://127.0.0.1:{socket.getsockname()[1]}/?secret={secret}", flush=True)
-        serve(folder, secret, socket)
+    if behind is None and host != HOST:
+        raise UserError("--host: without --behind only this machine is answered; name a server.")
+    secret, gate = token_urlsafe(32), of_settings(behind, host) if behind else None
+    with listen(port, host) as socket:
+        shown = f"[{host}]" if ":" in host else host
+        end = "" if gate else f"?secret={secret}"
+        print(f"http://{shown}:{socket.getsockname()[1]}/{end}", flush=True)
+        serve(folder, secret, socket, gate=gate)
 
 
 @app.command()

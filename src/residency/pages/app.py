@@ -9,9 +9,11 @@ import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from secrets import compare_digest
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
+from msgspec.structs import replace
 from starlette.exceptions import HTTPException
 
 from residency.core import page as reports
@@ -29,6 +31,8 @@ from residency.pages.desk import (
     page,
 )
 from residency.pages.folders import Missing
+from residency.pages.gate import Gate, no_page, secret_of
+from residency.serve import Refusal
 
 CLOSED = (
     "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; "
@@ -42,6 +46,8 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+CODE = "residency-code"
+"""Behind a server: the cookie of who has an address of their own."""
 LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?")
 ROUTERS: tuple[tuple[APIRouter, tuple[Role, ...]], ...] = (
     (begin.router, ("owner",)),
@@ -71,12 +77,14 @@ STATIC = {
 }
 
 
-def create_app(folder: Path, secret: str, home: str = "/") -> FastAPI:
+def create_app(folder: Path, secret: str, home: str = "/", *, gate: Gate | None = None) -> FastAPI:
     """The pages on the projects below a folder. ``secret``: of this start; whoever brings it once
     (``/?secret=...``) has it kept in a cookie of this browser until that is closed. ``home``: the
-    first page of the owner."""
+    first page of the owner. ``gate``: of the server that the pages stand behind, which says who
+    asks instead."""
     app = FastAPI(title="residency ui", openapi_url=None, docs_url=None, redoc_url=None)
-    app.state.desk = Desk(folder, secret, home=home)
+    app.state.desk = Desk(folder, secret, gate.server if gate else "", home)
+    app.state.gate = gate
     app.middleware("http")(_guarded)
     for router, roles in ROUTERS:
         app.include_router(router, dependencies=[only(*roles)])
@@ -88,7 +96,8 @@ def create_app(folder: Path, secret: str, home: str = "/") -> FastAPI:
 
 async def _guarded(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
     """An answer for who may have it, with the headers of all answers."""
-    response = _admitted(request)
+    gate: Gate | None = request.app.state.gate
+    response = _admitted(request) if gate is None else await _let_in(request, gate)
     if response is None:
         try:
             response = await answer(request)
@@ -127,6 +136,47 @@ def _admitted(request: Request) -> Response | None:
     return None
 
 
+async def _let_in(request: Request, gate: Gate) -> Response | None:
+    """The same behind a server: the token of each request says who asks. Who has an address of
+    their own is, with any valid token, whom that address is of."""
+    desk, code = request.app.state.desk, request.query_params.get("secret", "")
+    try:
+        person = await gate.person(request.headers.get("authorization"))
+        request.state.secret = secret_of(person, desk.secret)
+        first = request.url.path == "/" and request.method == "GET"
+        if first and code:
+            if (own := _at_door(desk, code)) is None:
+                raise no_page()
+            response = RedirectResponse(own.home, 303)
+            far = not LOOPBACK.fullmatch(request.headers.get("host", ""))
+            response.set_cookie(CODE, code, httponly=True, samesite="strict", secure=far)
+            return _in_language(response, own.lang) if own.lang else response
+        if own := _at_door(desk, request.cookies.get(CODE, "")):
+            person = replace(own, scopes=person.scopes)
+        if person.role == "guest":
+            raise no_page()
+    except Refusal as refusal:
+        headers = refusal.headers() | {"content-type": "text/plain; charset=utf-8"}
+        return PlainTextResponse(f"{refusal.sentence}\n", refusal.status, headers)
+    request.state.person = person
+    origin = urlsplit(request.headers.get("origin", "null"))
+    foreign = request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
+    if origin.path != "null" and origin.netloc != request.headers.get("host", ""):
+        foreign = True
+    if request.method not in ("GET", "HEAD") and foreign:
+        return PlainTextResponse("Only these pages may post.\n", 403)
+    if first and person.home != "/":
+        return RedirectResponse(person.home, 303)
+    if (lang := request.query_params.get("lang", "")) in LANGUAGES and request.method == "GET":
+        return _in_language(RedirectResponse(request.url.path, 303), lang)
+    return None
+
+
+def _at_door(desk: Desk, code: str) -> Person | None:
+    """Whom a code lets in."""
+    return next((found for door in DOORS if code and (found := door(desk.root, code))), None)
+
+
 def _in_language(response: Response, lang: str) -> Response:
     """Have the browser keep the language of its pages."""
     response.set_cookie(LANGUAGE_COOKIE, lang, 31_536_000, httponly=True, samesite="strict")
@@ -137,7 +187,7 @@ def _known(desk: Desk, secret: str) -> Person | None:
     """Whom a secret lets in."""
     if compare_digest(secret.encode(), desk.secret.encode()):
         return Person(role="owner", home=desk.home)
-    return next((found for door in DOORS if (found := door(desk.root, secret))), None)
+    return _at_door(desk, secret)
 
 
 async def _static(name: str) -> Response:

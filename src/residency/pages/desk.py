@@ -30,7 +30,7 @@ LANGUAGES = {"vi": "Tiếng Việt", "zh": "中文", "en": "English"}
 LANGUAGE_COOKIE = "residency-language"
 
 T = TypeVar("T")
-Role = Literal["owner", "annotator", "adjudicator", "rater", "doctor"]
+Role = Literal["owner", "annotator", "adjudicator", "rater", "doctor", "guest"]
 
 
 class Person(Value, frozen=True):

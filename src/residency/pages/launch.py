@@ -5,19 +5,23 @@ from __future__ import annotations
 import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from residency.core.errors import UserError
+
+if TYPE_CHECKING:
+    from residency.pages.gate import Gate
 
 HOST = "127.0.0.1"
 
 
-def listen(port: int) -> socket.socket:
-    """A socket of this machine alone; 0 is any free port. Raises ``UserError`` where the port is
-    taken."""
-    found = socket.socket()
+def listen(port: int, host: str = HOST) -> socket.socket:
+    """A socket, of this machine alone unless another ``host`` is named; 0 is any free port. Raises
+    ``UserError`` where the port is taken."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        found.bind((HOST, port))
+        found.bind((host, port))
         found.listen()  # who opens the address at once waits until it is answered
     except OSError:
         found.close()
@@ -25,15 +29,21 @@ def listen(port: int) -> socket.socket:
     return found
 
 
-def serve(folder: Path, secret: str, listening: socket.socket, home: str = "/") -> None:
+def serve(
+    folder: Path,
+    secret: str,
+    listening: socket.socket,
+    home: str = "/",
+    gate: Gate | None = None,
+) -> None:
     """Answer until SIGINT or SIGTERM. Requests are not logged: their addresses name projects.
-    ``home``: the first page of the owner."""
+    ``home``: the first page of the owner; ``gate``: of the server that the pages stand behind."""
     import uvicorn
 
     from residency.pages.app import create_app
 
     config = uvicorn.Config(
-        create_app(folder, secret, home),
+        create_app(folder, secret, home, gate=gate),
         access_log=False,
         log_level="critical",
         server_header=False,
