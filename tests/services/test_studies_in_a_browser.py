@@ -27,6 +27,7 @@ from test_pages_in_a_browser import Reader, chromium  # noqa: F401 - a fixture
 from by_hand import mean_interval
 from residency.evals.study import OpenStudy, key_path, open_study
 from residency.evals.votes import dialogue, read, standing
+from residency.pages.studies import addresses
 from residency.workflows.study import end, new, read_result
 from served_model import StandIn, started
 
@@ -102,38 +103,35 @@ class Caller:
         self.heard: list[str] = []
         self.took: list[float] = []
         self.at = urlsplit(address)
+        self.line = HTTPConnection(self.at.hostname or "", self.at.port, timeout=600)
         self.cookie = ""
         status, headers, _ = self.call("GET", f"/?{self.at.query}")
         assert status == 303
         cookies = (value for name, value in headers if name == "set-cookie")
         self.cookie = "; ".join(one.partition(";")[0] for one in cookies)
-        self.token = self.found(r'name="token" value="(\w+)"', "/rate/1")
+        page = self.call("GET", "/rate/1")[2]
+        if "/talk/1" in page:
+            page = self.call("GET", "/rate/1/talk/1")[2]
+        found = re.search(r'name="token" value="(\w+)"', page)
+        assert found is not None
+        self.token = found[1]
 
     def call(self, method: str, path: str, fields: dict[str, str] | None = None) -> Any:
         headers = {"cookie": self.cookie}
         if fields is not None:
             headers["content-type"] = "application/x-www-form-urlencoded"
         began = time.monotonic()
-        for again in (True, False):
-            try:
-                if not hasattr(self, "line"):
-                    self.line = HTTPConnection(self.at.hostname or "", self.at.port, timeout=600)
-                self.line.request(method, path, urlencode(fields or {}), headers)
-                answer = self.line.getresponse()
-                body = answer.read().decode("utf-8")
-                break
-            except (HTTPException, OSError):  # a line that was held open and is closed now
-                del self.line
-                if not again:
-                    raise
+        try:
+            self.line.request(method, path, urlencode(fields or {}), headers)
+            answer = self.line.getresponse()
+        except (HTTPException, OSError):  # it was held open, and is closed now
+            self.line.close()
+            self.line.request(method, path, urlencode(fields or {}), headers)
+            answer = self.line.getresponse()
+        body = answer.read().decode("utf-8")
         self.took.append(time.monotonic() - began)
         self.heard.append(f"{path} {answer.status} {answer.getheaders()} {body}")
         return answer.status, answer.getheaders(), body
-
-    def found(self, pattern: str, path: str) -> str:
-        one = re.search(pattern, self.call("GET", path)[2])
-        assert one is not None
-        return one[1]
 
     def send(self, path: str, **fields: str) -> tuple[int, str]:
         given = {name.replace("_", "."): value for name, value in fields.items()}
@@ -268,6 +266,7 @@ def test_thirty_raters_at_once_lose_nothing_and_hear_nothing(tmp_path: Path) -> 
                 for _ in range(2):  # as a hasty finger does
                     assert caller.send(path, choice=choice)[0] == 303
             caller.call("GET", "/rate")
+            caller.line.close()
             return caller
 
         with ThreadPoolExecutor(30) as threads:
@@ -346,6 +345,7 @@ def test_dialogues_of_three_raters_are_computed_as_by_hand_and_one_goes_on_anoth
                     since and number < 3
                 ):
                     assert caller.send(f"/rate/{number}", **given)[0] == 303
+            caller.line.close()
             heard.extend(caller.heard)
 
         with ThreadPoolExecutor(3) as threads:
@@ -358,7 +358,7 @@ def test_dialogues_of_three_raters_are_computed_as_by_hand_and_one_goes_on_anoth
         served.start()
         rate("chi", 10, 4)
         served.kill(signal.SIGINT)
-        silent(study, [*heard, served.said, str(server.server_address[1]) * 0])
+        silent(study, [*heard, served.said])
         served.start()
     assert [len(dialogue(read(study, "chi"), last, place)) for place in (1, 2)] == [20, 20]
     assert not any(str(server.server_address[1]) in text for text in heard)
@@ -406,6 +406,8 @@ def test_the_time_of_an_answer_does_not_tell_who_gives_it(tmp_path: Path, server
 
                     took = dict(zip(systems, pairs.map(one, (0, 1)), strict=True))
                     differences.append(took[1] - took[0])
+            for caller in callers:
+                caller.line.close()
 
         with ThreadPoolExecutor(20) as pairs, ThreadPoolExecutor(10) as threads:
             list(threads.map(rate, names))
@@ -427,15 +429,10 @@ def test_the_time_of_an_answer_does_not_tell_who_gives_it(tmp_path: Path, server
 # What it looks like
 
 
-@pytest.mark.parametrize("lang", ["vi", "zh", "en"])
-def test_no_page_is_wider_than_a_phone_and_axe_finds_nothing_serious(
-    chromium: Any,  # noqa: F811
-    tmp_path: Path,
-    server: StandIn,
-    lang: str,
-) -> None:
-    axe = os.environ.get("RESIDENCY_TEST_AXE", "")  # axe.min.js of npm's axe-core
-    source = Path(axe).read_text("utf-8") if axe else ""
+@pytest.fixture
+def all_kinds(tmp_path: Path, server: StandIn) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """``residency ui`` on a study of each kind: its address, and those of a rater and a patient of
+    each, with a name."""
     systems = [server.system(name) for name in NAMES]
     kinds: dict[str, dict[str, Any]] = {
         "preference": {},
@@ -443,38 +440,64 @@ def test_no_page_is_wider_than_a_phone_and_axe_finds_nothing_serious(
         "short": {"kind": "short"},
         "dialogue": {"kind": "dialogue", "systems": systems, "delay": 0.5},
     }
+    studies = {}
     for kind, more in kinds.items():
         (tmp_path / kind).mkdir()
-        study = made(tmp_path / kind, 2, raters=[f"ann:{lang}"], patients=[f"pat:{lang}"], **more)
-        with opened(study) as served:
-            for who in ("ann", "pat", "you"):
-                reader = Reader(chromium, served.addresses[who])
-                page = reader.page
-                page.set_viewport_size({"width": 360, "height": 740})
-                paths = ["/rate", "/rate/1"]
-                if who == "you":
-                    page.goto(f"{reader.base}/studies?lang={lang}")
-                    paths = ["/studies", page.locator("tbody a").get_attribute("href")]
-                elif kind == "dialogue":
-                    page.goto(f"{reader.base}/rate/1/talk/1")
-                    page.fill("#text", TEXT)
-                    page.locator("main button").click()
-                    page.locator("#last").wait_for()
-                    paths += ["/rate/1/talk/1"]
-                for path in paths:
-                    page.goto(f"{reader.base}{path}")
-                    assert page.locator("html").get_attribute("lang") == lang
-                    assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
-                    name = "-".join((kind, who, re.sub(r"\W+", "-", path[:12])))
-                    reader.shown(f"study-{lang}-{name}")
-                    if source:
-                        page.evaluate(source)
-                        found = page.evaluate("axe.run()")["violations"]
-                        grave = [
-                            (one["id"], [node["html"][:120] for node in one["nodes"]])
-                            for one in found
-                            if one["impact"] in ("serious", "critical")
-                        ]
-                        assert grave == [], path
-                assert reader.complaints == []
-                reader.context.close()
+        studies[kind] = made(tmp_path / kind, 2, raters=["ann"], patients=["pat"], **more)
+    command = [sys.executable, "-m", "residency", "ui", str(tmp_path), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as served:
+        assert served.stdout is not None
+        address = served.stdout.readline().strip()
+        port = urlsplit(address).port or 0
+        people = [
+            (f"{kind}-{rater.name}", at)
+            for kind, study in studies.items()
+            for rater, at in addresses(study, port)
+        ]
+        yield address, people
+        served.terminate()
+
+
+@pytest.mark.parametrize("lang", ["vi", "zh", "en"])
+def test_no_page_is_wider_than_a_phone_and_axe_finds_nothing_serious(
+    chromium: Any,  # noqa: F811
+    all_kinds: tuple[str, list[tuple[str, str]]],
+    lang: str,
+) -> None:
+    owner, people = all_kinds
+    for who, address in [*people, ("owner", owner)]:
+        reader = Reader(chromium, address)
+        page = reader.page
+        page.set_viewport_size({"width": 360, "height": 740})
+        page.goto(f"{page.url}?lang={lang}")
+        paths = ["/rate", "/rate/1"]
+        if who == "owner":
+            page.goto(f"{reader.base}/studies")
+            paths = ["/studies", page.locator("tbody a").first.get_attribute("href")]
+        elif who.startswith("dialogue"):
+            page.goto(f"{reader.base}/rate/1/talk/1")
+            page.fill("#text", TEXT)
+            page.locator("main button").click()
+            page.locator("#last").wait_for()
+            paths += ["/rate/1/talk/1"]
+        for number, path in enumerate(paths):
+            page.goto(f"{reader.base}{path}")
+            assert page.locator("html").get_attribute("lang") == lang
+            assert page.evaluate("document.documentElement.scrollWidth") <= 360, (who, path)
+            reader.shown(f"study-{lang}-{who}-{number}")
+            assert grave(page) == [], (who, path)
+        assert reader.complaints == []
+        reader.context.close()
+
+
+def grave(page: Any) -> list[tuple[str, list[str]]]:
+    """What axe finds serious; nothing where axe is not there."""
+    axe = os.environ.get("RESIDENCY_TEST_AXE", "")  # axe.min.js of npm's axe-core
+    if not axe:
+        return []
+    page.evaluate(Path(axe).read_text("utf-8"))
+    return [
+        (one["id"], [node["html"][:120] for node in one["nodes"]])
+        for one in page.evaluate("axe.run()")["violations"]
+        if one["impact"] in ("serious", "critical")
+    ]

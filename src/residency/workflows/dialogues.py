@@ -88,8 +88,13 @@ def side_of(system: System) -> Side:
 
 
 def _served(system: System) -> RemoteTalker:
-    from residency.models.remote import Api, RemoteTalker
+    from residency.models.remote import LOOPBACK, Api, RemoteTalker
 
+    if not LOOPBACK.match(system.url):
+        raise UserError(
+            f"{system.name}: {system.url} is not on this machine, and what raters write has no "
+            "profile that would let it leave; name a server on 127.0.0.1."
+        )
     given = {"url": system.url, "model": system.model, "key": system.secret}
     return RemoteTalker(parse(Api, given, system.name), system.name)
 
