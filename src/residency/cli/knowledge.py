@@ -78,15 +78,39 @@ def import_(
 
 
 @graph.command()
-def check(path: GraphPath) -> None:
+def check(
+    path: GraphPath,
+    answers: Annotated[
+        list[Path] | None,
+        option("--answers", help="Rows of graph questions instead, whoever worded them."),
+    ] = None,
+    held_out: Annotated[
+        list[Path] | None,
+        option("--held-out", help="With --answers: rows that a model is measured by."),
+    ] = None,
+) -> None:
     """Look for what does not hold together.
 
     Edges without an end, circles in is_a, contradictions, unknown kinds, relations, units and
     frequencies, facts without a source: one sentence each, exit 1 where there are any. Such facts
-    are never asked about.
+    are never asked about. With --answers, each name, number, unit, direction and negation of an
+    answer is looked for in the facts that it cites, and repeated or leaked questions are found.
     """
     from residency.workflows import graph
 
+    if answers:
+        with tracking() as tracker:
+            found = graph.check_answers(path, answers, held_out or [], tracker)
+        for sentence in found.told:
+            say(sentence)
+        for kind, count in found.kinds.items():
+            say(f"{kind}: {count:,}")
+        if found.kinds:
+            raise DataError(f"{sum(found.kinds.values()):,} faults in {found.rows:,} answers.")
+        say(f"{found.rows:,} answers stand on their facts")
+        return
+    if held_out:
+        raise UserError("--held-out: goes with --answers.")
     faults = graph.check(path)
     for sentence in faults:
         say(sentence)
@@ -179,6 +203,37 @@ def questions(
         say(f"note: {done.asked_for:,} were asked for; the graph gives no more.")
     parts = ", ".join(f"{count:,} {part}" for part, count in done.parts.items())
     say(f"{done.pairs:,} questions ({parts}) in {out}")
+
+
+@graph.command()
+def cases(
+    path: GraphPath,
+    out: Annotated[Path, typer.Option("--out", help="JSON lines of notes.")] = Path(
+        "data/cases.jsonl"
+    ),
+    count: Annotated[int, typer.Option("--count", min=1, help="The diseases in turn.")] = 1000,
+    lang: Annotated[str, typer.Option("--lang", help="vi, zh or en.")] = "en",
+    disease: Annotated[
+        list[str] | None,
+        option("--disease", help="An id, e.g. ORPHA:803; may stand several times."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Another one draws others.")] = 0,
+) -> None:
+    """Invent cases of rare diseases.
+
+    Findings are drawn by the frequency class that the graph gives them, those that it denies are
+    never said to be there. Every span has its code, and names its fact. Without --disease, all
+    whose age is known.
+    """
+    from residency.workflows.graph import write_cases
+
+    done = write_cases(path, out, count, lang, disease or [], seed)
+    if done.unnamed:
+        say(f"note: {done.unnamed:,} findings have no name in {lang} and are left out.")
+    say(
+        f"{done.cases:,} cases of {done.diseases} diseases in {out}: {done.findings:,} findings, "
+        f"{done.absent:,} said to be absent"
+    )
 
 
 def _list(words: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -11,15 +11,25 @@ from pathlib import Path
 import msgspec
 
 from residency.core.errors import DataError, UserError, allowed
-from residency.core.files import whole_folder, write_json
+from residency.core.files import (
+    NO_JSON,
+    enumerate_lines,
+    reason,
+    whole_folder,
+    write_json,
+)
 from residency.core.progress import Silent, Tracker
-from residency.core.types import PARTS, Value
+from residency.core.types import PARTS, Note, Value
+from residency.corpus.write import write_jsonl
 from residency.knowledge import graph_file
+from residency.knowledge.cases import CaseBook
 from residency.knowledge.graph import Fact, Graph
+from residency.knowledge.graph_answers import AnswerCheck
+from residency.knowledge.grounding import doubles, leaked
 from residency.knowledge.imports import FORMS, read_source
 from residency.knowledge.ontologies import read_labels
 from residency.knowledge.questions import EXAM, Asker, row
-from residency.knowledge.reading import Given
+from residency.knowledge.reading import TOLD, Given
 
 
 class Imported(Value, frozen=True):
@@ -143,6 +153,91 @@ def check(path: Path) -> list[str]:
     return [fault.sentence for fault in graph_file.read(path).faults]
 
 
+class Answers(Value, frozen=True):
+    """What a check of answers found."""
+
+    rows: int
+    kinds: dict[str, int]
+    """Kind of fault -> rows; of rows with several the first."""
+    told: tuple[str, ...]
+    """File, line and kind of the first faults of each kind; never the text."""
+
+
+def check_answers(
+    path: Path,
+    answers: Sequence[Path],
+    held_out: Sequence[Path] = (),
+    tracker: Tracker | None = None,
+) -> Answers:
+    """Check rows (of ``write_questions``, also worded by others) against the facts that they cite;
+    find repeated questions, and those that repeat one of ``held_out``, which a model is measured
+    by."""
+    tracker = tracker or Silent()
+    graph = graph_file.read(path)
+    checks = dict[str, AnswerCheck]()
+    found, told, where, questions = Counter[str](), list[str](), list[str](), list[str]()
+
+    def note(kind: str, place: str) -> None:
+        found[kind] += 1
+        if found[kind] <= TOLD:
+            told.append(f"{place}: {kind}")
+
+    tracker.start("answers", 0)
+    for file in answers:
+        for line, raw in enumerate_lines(file):
+            row = _answer(raw, f"{file}:{line}")
+            where.append(f"{file}:{line}")
+            questions.append(row.whole)
+            check = checks.setdefault(row.lang, AnswerCheck(graph, row.lang))
+            if faults := check.faults(row.asked, row.said, row.facts, row.before):
+                note(faults[0].kind, where[-1])
+    for number in sorted(doubles(questions)):
+        note("repeated", where[number])
+    measured = [
+        _answer(raw, f"{file}:{line}").whole
+        for file in held_out
+        for line, raw in enumerate_lines(file)
+    ]
+    for number in sorted(leaked(questions, measured)) if measured else ():
+        note("leaked", where[number])
+    tracker.end(f"{len(questions)} answers")
+    return Answers(len(questions), dict(found.most_common()), tuple(told))
+
+
+class _Row(Value, frozen=True):
+    facts: tuple[int, ...]
+    lang: str
+    instruction: str = ""
+    output: str = ""
+    question: str = ""
+    answer: str = ""
+    options: dict[str, str] = {}
+    history: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def before(self) -> list[str]:
+        return [text for turn in self.history for text in turn]
+
+    @property
+    def asked(self) -> str:
+        return self.instruction or self.question
+
+    @property
+    def whole(self) -> str:
+        return "\n".join([*self.before, self.asked])
+
+    @property
+    def said(self) -> str:
+        return self.output or self.options.get(self.answer, self.answer)
+
+
+def _answer(raw: bytes, where: str) -> _Row:
+    try:
+        return msgspec.json.decode(raw, type=_Row)
+    except NO_JSON as error:
+        raise DataError(f"{where}: {reason(error)}") from None
+
+
 class Asked(Value, frozen=True):
     """What became of the facts of a graph."""
 
@@ -222,3 +317,42 @@ def _covered(graph: Graph, askers: Iterable[Asker], used: set[int]) -> dict[str,
     for number in used:
         found[graph.facts[number].relation].add(number)
     return {name: (len(ids & used), len(ids)) for name, ids in sorted(found.items())}
+
+
+class Told(Value, frozen=True):
+    """What became of the diseases of a graph."""
+
+    cases: int
+    diseases: int
+    findings: int
+    """Spans of findings that are there."""
+    absent: int
+    """Spans of findings that are not."""
+    unnamed: int
+    """Findings of these diseases that have no name in the language."""
+
+
+def write_cases(
+    path: Path,
+    out: Path,
+    count: int,
+    lang: str = "en",
+    diseases: Sequence[str] = (),
+    seed: int = 0,
+) -> Told:
+    """Write invented cases of rare diseases as notes with spans (format jsonl), the diseases in
+    turn; all whose age is known where none is named."""
+    book = CaseBook(graph_file.read(path), lang, seed)
+    chosen = [book.disease(id) for id in dict.fromkeys(diseases)] or book.diseases()
+    if not chosen:
+        raise UserError(f"{path}: no disease has a name in {lang}, an age and findings; see docs.")
+    spans = Counter[bool]()
+
+    def counted() -> Iterator[Note]:
+        for note in book.cases(chosen, count):
+            spans.update("negated" in one.attributes for one in note.spans if one.by)
+            yield note
+
+    written = write_jsonl(counted(), out)
+    unnamed = sum(disease.unnamed for disease in chosen)
+    return Told(written, len(chosen), spans[False], spans[True], unnamed)
