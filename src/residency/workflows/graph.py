@@ -25,7 +25,7 @@ from residency.knowledge import graph_file
 from residency.knowledge.cases import CaseBook
 from residency.knowledge.graph import Fact, Graph
 from residency.knowledge.graph_answers import AnswerCheck
-from residency.knowledge.grounding import doubles, leaked
+from residency.knowledge.grounding import plain
 from residency.knowledge.imports import FORMS, read_source
 from residency.knowledge.ontologies import read_labels
 from residency.knowledge.questions import EXAM, Asker, row
@@ -170,12 +170,18 @@ def check_answers(
     tracker: Tracker | None = None,
 ) -> Answers:
     """Check rows (of ``write_questions``, also worded by others) against the facts that they cite;
-    find repeated questions, and those that repeat one of ``held_out``, which a model is measured
-    by."""
+    find repeated questions, and those that share a question or a fact with ``held_out``, which a
+    model is measured by."""
     tracker = tracker or Silent()
     graph = graph_file.read(path)
     checks = dict[str, AnswerCheck]()
-    found, told, where, questions = Counter[str](), list[str](), list[str](), list[str]()
+    found, told, seen = Counter[str](), list[str](), set[str]()
+    measured = [
+        _answer(raw, f"{file}:{line}") for file in held_out for line, raw in enumerate_lines(file)
+    ]
+    asked = {plain(row.whole) for row in measured}
+    kept = {number for row in measured for number in row.facts}
+    rows = 0
 
     def note(kind: str, place: str) -> None:
         found[kind] += 1
@@ -185,23 +191,20 @@ def check_answers(
     tracker.start("answers", 0)
     for file in answers:
         for line, raw in enumerate_lines(file):
-            row = _answer(raw, f"{file}:{line}")
-            where.append(f"{file}:{line}")
-            questions.append(row.whole)
+            row, rows = _answer(raw, f"{file}:{line}"), rows + 1
             check = checks.setdefault(row.lang, AnswerCheck(graph, row.lang))
             if faults := check.faults(row.asked, row.said, row.facts, row.before):
-                note(faults[0].kind, where[-1])
-    for number in sorted(doubles(questions)):
-        note("repeated", where[number])
-    measured = [
-        _answer(raw, f"{file}:{line}").whole
-        for file in held_out
-        for line, raw in enumerate_lines(file)
-    ]
-    for number in sorted(leaked(questions, measured)) if measured else ():
-        note("leaked", where[number])
-    tracker.end(f"{len(questions)} answers")
-    return Answers(len(questions), dict(found.most_common()), tuple(told))
+                note(faults[0].kind, f"{file}:{line}")
+            question = plain("\n".join([row.whole, *row.options.values()]))
+            if question in seen:
+                note("repeated", f"{file}:{line}")
+            seen.add(question)
+            if kept.intersection(row.facts) or plain(row.whole) in asked:
+                note("leaked", f"{file}:{line}")
+            if rows % 1000 == 0:
+                tracker.update(rows)
+    tracker.end(f"{rows} answers")
+    return Answers(rows, dict(found.most_common()), tuple(told))
 
 
 class _Row(Value, frozen=True):
