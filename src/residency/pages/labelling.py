@@ -112,7 +112,11 @@ def _home(request: Request, settled: Any = None) -> HTMLResponse:
         if items := opening.items(to, round, name):
             done = opening.progress(name, items)
             found.append(Round(round, items, done, opening.next_open(items)))
-    keys = {one.task.id: (one.key, one.number) for round in found for one in round.items}
+    keys = {
+        one.task.id: (f"{HOME}/{round.name}/{one.key}", one.number)
+        for round in found
+        for one in round.items
+    }
     again = [
         (one, *keys[one.note])
         for one in opening.asked_by(to, name)

@@ -54,8 +54,7 @@ function marking(place) {
     const order = [...cuts].sort((a, b) => a - b);
     text.replaceChildren(...order.slice(0, -1).map((start, n) => piece(start, order[n + 1], lane)));
     if (at) getSelection().setBaseAndExtent(...locate(text, at.start), ...locate(text, at.end));
-    list();
-    panel();
+    list(), panel();
   }
   function piece(start, end, lane) {
     let made = document.createTextNode(note.text.slice(start, end));
@@ -207,7 +206,10 @@ function marking(place) {
       fault(words.unseen);
       return choose(unseen);
     }
-    if (place.dataset.decides && !choice && !marks.length && !picked) return by("choices").querySelector("button").focus();
+    if (place.dataset.decides && !choice && !marks.length && !picked) {
+      fault(words.choose);
+      return by("choices").querySelector("button").focus();
+    }
     past.push({ marks: copy(marks), choice, state, picked });
     state = wanted;
     leave = true;
@@ -217,7 +219,7 @@ function marking(place) {
   // Keeping
   function keep() {
     waiting = { writer, turn: ++turn, base: version, state, seconds: Math.round(seconds * 10) / 10, choice, marks: marks.map(bare) };
-    localStorage.setItem(prefix + work, JSON.stringify(waiting));
+    try { localStorage.setItem(prefix + work, JSON.stringify(waiting)); } catch { /* a browser that keeps nothing */ }
     by("kept").textContent = words.saving;
     send();
   }
