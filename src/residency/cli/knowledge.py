@@ -236,5 +236,34 @@ def cases(
     )
 
 
+@graph.command()
+def propose(
+    notes: Annotated[
+        list[Path],
+        argument("NOTES...", help="JSON lines of labelled, de-identified notes (format jsonl)."),
+    ],
+    out: Annotated[Path, typer.Option("--out", help="A new table (CSV).")] = Path("proposals.csv"),
+    least: Annotated[
+        int, typer.Option("--least", help="Patients that a name and a fact need.")
+    ] = 5,
+    label: Annotated[
+        list[str] | None,
+        option("--label", help="A label of yours and its kind, e.g. Befund=finding."),
+    ] = None,
+) -> None:
+    """Propose a graph from a department's own records.
+
+    What is labelled together in several patients, and oftener than in others, or linked by a
+    labelled relation; doses are never taken, nor what is negated or of the family. Write accept,
+    mend (the cells) or reject into the column decision; residency graph import takes what was
+    accepted.
+    """
+    from residency.workflows.graph import propose
+
+    labels = dict(one.split("=", 1) if "=" in one else (one, "") for one in label or [])
+    done = propose(notes, out, least, labels)
+    say(f"{done.proposals:,} facts of {done.patients:,} patients ({done.notes:,} notes) in {out}")
+
+
 def _list(words: str) -> list[str]:
     return [word.strip() for word in words.split(",") if word.strip()]

@@ -48,8 +48,12 @@ def read_source(source: str, form: str, given: Given) -> Reading:
 def read_triples(path: Path, reading: Reading) -> None:
     """A CSV or JSON lines file with a row for each fact: ``subject``, ``relation``, ``object``, and
     where they are at hand ``subject_kind``, ``object_kind``, ``subject_id``, ``object_id``,
-    ``value``, ``unit``, ``frequency``, ``negated``, ``source``, ``evidence``."""
+    ``value``, ``unit``, ``frequency``, ``negated``, ``source``, ``evidence``. Where there is a
+    column ``decision``, rows are taken whose decision is ``accept`` or ``mend``."""
     for line, row in _rows(path, reading):
+        if row.get("decision", "accept").casefold() not in ("accept", "mend"):
+            reading.leave(line, "not accepted")
+            continue
         relation, kind = relation_words().get(plain(row.get("relation", "")), ("", ""))
         if not row.get("subject") or not row.get("object"):
             reading.leave(line, "no end", "subject or object is empty")

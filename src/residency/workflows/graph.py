@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from io import StringIO
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from residency.core.files import (
     enumerate_lines,
     reason,
     whole_folder,
+    write_bytes,
     write_json,
 )
 from residency.core.progress import Silent, Tracker
@@ -30,6 +33,7 @@ from residency.knowledge.imports import FORMS, read_source
 from residency.knowledge.ontologies import read_labels
 from residency.knowledge.questions import EXAM, Asker, row
 from residency.knowledge.reading import TOLD, Given
+from residency.knowledge.records import COLUMNS, LEAST, Counts, LabelledNote
 
 
 class Imported(Value, frozen=True):
@@ -359,3 +363,44 @@ def write_cases(
     written = write_jsonl(counted(), out)
     unnamed = sum(disease.unnamed for disease in chosen)
     return Told(written, len(chosen), spans[False], spans[True], unnamed)
+
+
+class Proposed(Value, frozen=True):
+    """What a department's records suggest."""
+
+    patients: int
+    notes: int
+    proposals: int
+
+
+def propose(
+    notes: Sequence[Path],
+    out: Path,
+    least: int = LEAST,
+    labels: Mapping[str, str] | None = None,
+) -> Proposed:
+    """Write facts that the labelled, de-identified notes of at least so many patients suggest, as a
+    table for a person to decide on; what is accepted ``import_graph`` takes.
+
+    ``labels``: label of a span -> kind of node, beside the usual ones. Raises ``UserError`` where
+    ``out`` is there, ``DataError`` for a note that names no patient.
+    """
+    if out.exists():
+        raise UserError(f"{out}: is there already, perhaps with decisions; name another file.")
+    counts, number = Counts(labels), 0
+    for path in notes:
+        for line, raw in enumerate_lines(path):
+            try:
+                note = msgspec.json.decode(raw, type=LabelledNote)
+            except NO_JSON as error:
+                raise DataError(f"{path}:{line}: {reason(error)}") from None
+            counts.add(note, f"{path}:{line}")
+            number += 1
+    found = list(counts.proposals(least))
+    source = f"records of {len(counts.everybody)} patients"
+    table = StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(COLUMNS)
+    writer.writerows(one.row(source) for one in found)
+    write_bytes(out, table.getvalue().encode("utf-8-sig"), private=True)
+    return Proposed(len(counts.everybody), number, len(found))
