@@ -592,3 +592,34 @@ def test_the_losses_go_down_the_drawing_as_they_grow() -> None:
     )
     assert [(one.x, one.y) for one in points] == [(25.0, 0.0), (100.0, 60.0)]
     assert curve(({"step": 1, "loss": 4.0},)) == []
+
+
+@pytest.mark.parametrize(("lang", "told", "minutes"), [
+    ("vi", "tệp dev trống", "12 phút"), ("zh", "验证文件为空", "12 分钟"), ("en", "the dev part is empty", "12 min"),
+])  # fmt: skip
+def test_what_a_check_finds_and_how_long_is_left_are_in_the_language_of_the_page(
+    browser: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    lang: str, told: str, minutes: str,
+) -> None:  # fmt: skip
+    found = CheckFinding(level="note", message="data.notes: the dev part is empty.")
+    monkeypatch.setattr(road, "check", lambda recipe, runs: ([found], []))
+    monkeypatch.setattr(road, "BEHIND_CHECK", 600.0)
+    made(browser, {"notes.jsonl": labelled()}, "ward")
+    browser.cookies.set("residency-language", lang)
+    assert told in browser.get("/projects/ward").text
+    folder = finished(tmp_path, "ward", "ward-1", "running")
+    event = {"time": "t", "event": "finished", "step": "data", "how": "run", "seconds": 720.0}
+    (folder / "log.jsonl").write_text(json.dumps(event) + "\n", "utf-8")
+    assert minutes in browser.get("/projects/ward/runs/ward-1").text
+
+
+def test_the_plans_verdict_is_in_the_language_of_the_page() -> None:
+    said = (
+        "fits on cpu: yes, because at most 1.2 GB of the usable 8.0 GB are held at once; most of it "
+        "is the weights (0.5 GB)."
+    )
+    assert (
+        words_in("vi").said(said).startswith("Vừa với cpu: có, vì cùng lúc giữ nhiều nhất 1.2 GB")
+    )
+    assert "权重（0.5 GB）" in words_in("zh").said(said)
+    assert words_in("en").said(said) == said

@@ -155,6 +155,62 @@ def test_spans_are_drawn_at_their_code_points(chromium: Any, pages: tuple[Path, 
     reader.context.close()
 
 
+UNFIT = """() => {
+  const found = [];
+  const view = document.querySelector("meta[name=viewport]")?.content ?? "";
+  if (!/width=device-width/.test(view) || /user-scalable=no|maximum-scale/.test(view)) found.push(view);
+  for (const one of document.querySelectorAll("a, button, input:not([type=hidden]), select, summary, textarea")) {
+    const { width, height } = one.getBoundingClientRect();
+    if (one.checkVisibility() && !one.closest(".skip") && (width < 24 || height < 24)) found.push(one.outerHTML);
+  }
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const holder = texts.currentNode.parentElement;
+    if (texts.currentNode.data.trim() && parseFloat(getComputedStyle(holder).fontSize) < 12) found.push(holder.outerHTML);
+  }
+  return found;
+}"""
+"""What Lighthouse asks of a page on a phone, and axe does not: a viewport that may be enlarged, what is
+tapped 24 pixels high and wide, no text below 12 pixels."""
+
+
+def test_a_doctor_asks_and_judges_and_the_browser_keeps_nothing(
+    chromium: Any, pages: tuple[Path, str]
+) -> None:
+    folder, address = pages
+    reader = Reader(chromium, address, locale="vi-VN")
+    page = reader.page
+    page.goto(f"{reader.base}{a_run(folder)}/doctor")
+    page.fill("#text", TEXT)
+    page.locator("main button").click()
+    page.locator("#answer").wait_for()
+    reader.shown("vi-doctor")
+    assert page.locator("#text").input_value() == TEXT
+    page.locator("input[value=harmful]").check()
+    page.fill("#comment", "đái tháo đường")
+    page.locator("form[action$='/feedback'] button").click()
+    page.locator("[role=status].said").wait_for()
+    assert page.locator("#text").input_value() == ""
+    kept = "[localStorage.length, sessionStorage.length, (await caches.keys()).length]"
+    assert page.evaluate(f"async () => {kept}") == [0, 0, 0]
+    assert {one["name"].split("-")[0] for one in reader.context.cookies()} == {"residency"}
+    [line] = (folder / "notes/feedback.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line)["verdict"] == "harmful"
+    assert "ho khan" not in line
+    page.goto(f"{reader.base}/projects/notes/queues")
+    page.locator("main li a").click()
+    page.locator("[data-keys]").wait_for()
+    reader.shown("vi-queue")
+    page.keyboard.press("r")
+    page.locator("form[action$='/undo']").wait_for()
+    page.locator("form[action$='/undo'] button").click()
+    page.locator("[data-keys]").wait_for()
+    lines = (folder / "notes/decisions.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(one)["decision"] for one in lines] == ["reject", "undo"]
+    assert reader.complaints == []
+    reader.context.close()
+
+
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_no_page_is_wider_than_a_phone_and_axe_finds_nothing_serious(
     chromium: Any, pages: tuple[Path, str], lang: str
@@ -166,11 +222,14 @@ def test_no_page_is_wider_than_a_phone_and_axe_finds_nothing_serious(
     page = reader.page
     page.set_viewport_size({"width": 360, "height": 740})
     run = a_run(folder)
-    for path in ("/", "/projects/notes", "/projects/notes/plan", run, f"{run}/try", "/nothing"):
+    below = ("", "/plan", "/queues")
+    paths = ["/", *(f"/projects/notes{one}" for one in below), run, f"{run}/try", f"{run}/doctor"]
+    for path in (*paths, "/nothing"):
         page.goto(f"{reader.base}{path}?lang={lang}")
         assert page.locator("html").get_attribute("lang") == lang
         width = page.evaluate("document.documentElement.scrollWidth")
         assert width <= 360, path
+        assert page.evaluate(UNFIT) == [], path
         reader.shown(f"{lang}-360{path.replace(run, '/run').replace('/', '-')}")
         if source:
             page.evaluate(source)

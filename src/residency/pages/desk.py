@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeVar, cast
 
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment
+from jinja2 import Environment, pass_context
+from jinja2.runtime import Context
 
 from residency.core.errors import GateRefused
 from residency.core.page import environment
@@ -147,10 +148,17 @@ def words_in(code: str) -> Words:
     return ENGLISH if code == ENGLISH.code else words_of(code, WORDS)
 
 
+@pass_context
+def _lasting(context: Context, seconds: float) -> str:
+    """A time with its units in the language of the page."""
+    parts = duration(seconds).split()
+    return " ".join(one if one.isdecimal() else context["_"](one) for one in parts)
+
+
 @cache
 def _environment() -> Environment:
     found = environment(HERE / "templates")
-    found.filters["duration"] = duration
+    found.filters["duration"] = _lasting
     return found
 
 
