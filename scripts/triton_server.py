@@ -15,6 +15,7 @@ names another address, which must then be one of a network that only residency s
 from __future__ import annotations
 
 import argparse
+import contextlib
 import filecmp
 import json
 import os
@@ -108,9 +109,10 @@ def main() -> None:
 
 
 def run(command: list[str], ended: threading.Event) -> None:
-    """The server, started again when it ends, until we are told to end."""
+    """The server, started again when it ends, until we are told to end. A model's process may
+    outlive a server that was killed, with all of its memory: it is ended too."""
     while not ended.is_set():
-        process = subprocess.Popen(command, env=environment())
+        process = subprocess.Popen(command, env=environment(), start_new_session=True)
         while process.poll() is None and not ended.wait(EVERY):
             pass
         if process.poll() is None:
@@ -119,7 +121,9 @@ def run(command: list[str], ended: threading.Event) -> None:
                 process.wait(40)
             except subprocess.TimeoutExpired:
                 process.kill()
-        elif not ended.wait(AGAIN):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        if not ended.wait(AGAIN):
             print("triton: the server ended; starting it again", flush=True)
 
 

@@ -217,7 +217,9 @@ def test_behind_the_guard_answers_are_those_in_process_and_readiness_is_a_questi
         plain: Any = trained(models["words"])
         for text in QUESTIONS[:20]:
             body = {"messages": [{"role": "user", "content": text}], "max_tokens": 64}
-            answer = guard.client.post("/v1/chat/completions", json=body).json()
+            found = guard.client.post("/v1/chat/completions", json=body)
+            assert found.status_code == 200, found.text
+            answer = found.json()
             assert answer["system_fingerprint"] == file_digest(models["words"] / "artefact.json")
             said = answer["choices"][0]["message"]["content"]
             assert said.strip() == plain.answer((Turn(role="user", text=text),)).strip()
