@@ -44,7 +44,11 @@ uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="error")
 
 @contextmanager
 def server(command: list[str], port: int) -> Iterator[None]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": os.environ.get("THREADS", "1"),
+        "PYTHONWARNINGS": "ignore",
+    }
     one = subprocess.Popen([sys.executable, *command], env=environment, stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 200
@@ -112,7 +116,7 @@ def test_chat_beside_generate_behind_a_plain_app(
     ):
         key = (tmp_path / "serve/key").read_text().strip()
         ratios: dict[int, float] = {}
-        for clients, each in ((1, 6), (8, 2), (32, 1)):
+        for clients, each in ((1, 6), (8, 6), (32, 2)):
             rates = [
                 [tokens_per_second(port, key, clients, each) for port in ports]
                 for _ in range(rounds + 1)  # the first one warms

@@ -216,7 +216,8 @@ def test_behind_the_guard_answers_are_those_in_process_and_readiness_is_a_questi
             assert spans == [{k: one[k] for k in ("start", "end", "label")} for one in wanted]
         plain: Any = trained(models["words"])
         for text in QUESTIONS[:20]:
-            body = {"messages": [{"role": "user", "content": text}], "max_tokens": 64}
+            turns = [{"role": "user", "content": text}]
+            body = {"model": "words", "messages": turns, "max_tokens": 64}
             found = guard.client.post("/v1/chat/completions", json=body)
             assert found.status_code == 200, found.text
             answer = found.json()
