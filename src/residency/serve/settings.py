@@ -124,8 +124,8 @@ class Serve(Part):
     """Numbers of encoders in this process: as they were trained, or 16 bits, which processors that
     know them compute about twice as fast."""
     batch_ms: float = Field(default=2, ge=0, le=100)
-    """Longest that a request waits for others to be computed with it; it does not wait where the last
-    one came alone."""
+    """Longest that a request waits for others to be computed with it, unless the last one came
+    alone."""
     batch_rows: int = Field(default=32, ge=1)
     """Most requests computed together; by llama.cpp 4 at most."""
     cors: tuple[Annotated[str, Field(pattern=r"^https?://[^/*\s]+$")], ...] = ()
