@@ -260,7 +260,7 @@ def propose(
     """
     from residency.workflows.graph import propose
 
-    labels = dict(one.split("=", 1) if "=" in one else (one, "") for one in label or [])
+    labels = dict(one.partition("=")[::2] for one in label or [])
     done = propose(notes, out, least, labels)
     say(f"{done.proposals:,} facts of {done.patients:,} patients ({done.notes:,} notes) in {out}")
 
