@@ -88,13 +88,12 @@ class Checker:
                 low = low.replace(name, "\x00")
         return found
 
-    def unknown_items(self, text: str, known: set[str]) -> list[str]:
-        """Listed items (parted by ``; `` or ``；``) that are no known node's name."""
-        tail = (
-            re.split(r"[:：]", text)[-1].strip().rstrip(".。") if re.search("[;；]", text) else ""
-        )
-        names = {self.usual[one].casefold() for one in known}
-        return [one for one in re.split(r"; |；", tail) if tail and one.casefold() not in names]
+    def unknown_items(self, text: str, known: set[str]) -> bool:
+        """Whether a list (what stands after the last colon) holds more than known nodes' names."""
+        low = text.casefold()
+        for name in sorted((self.usual[one].casefold() for one in known), key=len, reverse=True):
+            low = low.replace(name, "")
+        return re.split("[:：]", low)[-1].strip(" ;；.。") != ""
 
     def fault(self, row: dict[str, Any]) -> str:
         """Why a row is not supported; empty where it is."""

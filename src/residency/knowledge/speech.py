@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 LONGEST = 12
 """Most things that an answer lists."""
 LETTERS = "ABCD"
+WHOLE = ("list", "short", "shared", "dialogue")
+"""Kinds of question about all facts of a unit."""
 TRIES = 24
 """Draws of what is not so before a question is given up."""
 
@@ -64,6 +66,8 @@ class Speech:
             return None
         if self.fact.negated and kind != "fact":
             return None
+        if kind not in WHOLE and self.values["s"].casefold() == self.values["o"].casefold():
+            return None  # a finding that is called as its disease is
         told = forms_of("list" if kind == "dialogue" else kind, self.part, self.asker.lang)[form]
         said: Said | None = getattr(self, f"_{kind}")(told)
         return said
