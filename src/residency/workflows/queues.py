@@ -363,7 +363,7 @@ class Judged:
             Item(
                 id=one.of.id,
                 kind=one.verdict,
-                before=one.of.route,
+                before=f"{one.of.route}: ",
                 quote=one.of.answer or ", ".join(f"{k}: {n}" for k, n in one.of.found.items()),
                 facts=(("what it should say", one.comment), ("who", one.who), ("time", one.at)),
                 text=one.comment,
