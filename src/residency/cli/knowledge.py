@@ -1,14 +1,18 @@
-"""The verbs of knowledge: graphs of facts with their sources, and what is made of them."""
+"""The verbs of knowledge: graphs of facts with their sources and what is made of them, and bases
+that answers may quote."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from residency.cli.shared import app, argument, option, say, table, terminal, tracking
-from residency.core.errors import DataError, UserError
+from residency.cli.shared import app, argument, load, option, say, table, terminal, tracking
+from residency.core.errors import DataError, GateRefused, UserError
+
+if TYPE_CHECKING:
+    from residency.knowledge.quotes import Sentence
 
 graph = typer.Typer(
     help="Graphs of medical knowledge: facts with their sources, and questions from them.",
@@ -267,3 +271,165 @@ def propose(
 
 def _list(words: str) -> list[str]:
     return [word.strip() for word in words.split(",") if word.strip()]
+
+
+kb = typer.Typer(
+    help="A department's knowledge base: what answers may quote.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(kb, name="kb")
+Base = Annotated[Path, argument("BASE", help="The file of a department's base, NAME.kb.")]
+By = Annotated[str, option("--by", help="Who decides; answers show it beside their source.")]
+Only = Annotated[str, option("--document", help="Only of this document.")]
+
+
+@kb.command()
+def add(
+    base: Base,
+    files: Annotated[
+        list[Path] | None, argument("[FILE]...", help="Guidelines: .md .txt .docx .pdf .rtf .html")
+    ] = None,
+    department: Annotated[
+        str, option("--department", help="Whose base it is; needed to begin one.")
+    ] = "",
+    version: Annotated[str, option("--doc-version", help="Of the files; today's date.")] = "",
+    until: Annotated[str, option("--until", help="The last day on which it may be quoted.")] = "",
+    lang: Annotated[str, option("--lang", help="Of the files; told from their words.")] = "",
+    recipe: Annotated[
+        Path | None, option("--recipe", help="Add the notes of this recipe's data set instead.")
+    ] = None,
+    data: Annotated[str, option("--data", help="Which data set of the recipe.")] = "",
+) -> None:
+    """Add guidelines, or de-identified records; nothing is quoted before a clinician accepts it."""
+    from residency.knowledge.passages import KnowledgeBase
+    from residency.workflows import knowledge
+
+    if bool(files) == (recipe is not None):
+        raise UserError("kb add: name files, or a recipe with --recipe and --data.")
+    with KnowledgeBase(base, department) as found:
+        if recipe is not None:
+            count = knowledge.add_records(found, load(recipe, None), data, until)
+            say(f"{count} new passages of {data}")
+        else:
+            for path, count in knowledge.add(found, files or [], version, until, lang).items():
+                say(f"{count} new passages of {path}")
+    say(f"they wait for a clinician; next: residency kb review {base} review.csv")
+
+
+@kb.command(name="list")
+def list_(base: Base) -> None:
+    """Show the documents, and how their passages stand."""
+    from residency.knowledge.passages import KnowledgeBase
+
+    counts = ("waiting", "accepted", "rejected", "replaced")
+    with KnowledgeBase(base) as found:
+        shown = table("document", "version", "kind", "until", *counts, right=counts)
+        shown.title = found.department
+        for one in found.standing():
+            numbers = (str(getattr(one, count)) for count in counts)
+            shown.add_row(one.name, one.version, one.kind, one.until, *numbers)
+    terminal().print(shown)
+
+
+@kb.command()
+def review(
+    base: Base,
+    output: Annotated[Path, argument("FILE", help="A new CSV file for the clinician.")],
+    document: Only = "",
+) -> None:
+    """Write what waits for a decision into a file: accept or reject beside each passage."""
+    from residency.knowledge.passages import KnowledgeBase
+    from residency.workflows.knowledge import write_review
+
+    with KnowledgeBase(base) as found:
+        count = write_review(found, output, document)
+    if count:
+        say(f"{count} passages in {output}; then: residency kb decide {base} {output} --by NAME")
+    else:
+        say("nothing waits for a decision")
+
+
+@kb.command()
+def decide(
+    base: Base,
+    by: By,
+    file: Annotated[
+        Path | None, argument("[FILE]", help="The file of review, with decisions.")
+    ] = None,
+    accept_all: Annotated[
+        bool, option("--accept-all", help="Accept what waits, but what speaks to a model.")
+    ] = False,
+    document: Only = "",
+) -> None:
+    """Take a clinician's decisions: from a file, or on all that waits."""
+    from residency.knowledge.passages import KnowledgeBase
+    from residency.workflows import knowledge
+
+    if (file is None) == (not accept_all):
+        raise UserError("kb decide: name the file with the decisions, or say --accept-all.")
+    with KnowledgeBase(base) as found:
+        if file is not None:
+            say(f"{knowledge.read_review(found, file, by)} passages changed")
+            return
+        accepted, rejected = knowledge.accept_all(found, by, document)
+    say(f"{accepted} passages accepted; {rejected} that speak to a model rejected")
+
+
+@kb.command()
+def withdraw(
+    base: Base, document: Annotated[str, argument("DOCUMENT", help="As in kb list.")], by: By
+) -> None:
+    """Take a document out of all answers; it stays in the base, with who withdrew it."""
+    from residency.knowledge.passages import KnowledgeBase
+
+    with KnowledgeBase(base) as found:
+        say(f"{found.withdraw(document, by)} passages withdrawn")
+
+
+@kb.command()
+def search(
+    base: Base,
+    query: Annotated[str, argument("QUERY", help="Words, with or without marks.")],
+    most: Annotated[int, option("--most", help="How many passages.", min=1, max=100)] = 5,
+) -> None:
+    """Find passages that may be quoted today."""
+    from residency.knowledge.passages import KnowledgeBase
+
+    with KnowledgeBase(base) as found:
+        for one in found.search(query, most):
+            say(f"{one.document} ({one.version}) {one.heading}\n    {one.text}\n")
+
+
+@kb.command()
+def ask(
+    base: Base,
+    question: Annotated[str, argument("QUESTION", help="In the language of the answer.")],
+    run: Annotated[Path, option("--run", help="A run whose model writes.")],
+    most: Annotated[int, option("--most", help="Passages that it is given.", min=1, max=20)] = 5,
+) -> None:
+    """Answer a question with quotes: what no accepted passage says is marked or withheld.
+
+    For learning and for tests, never for care. Exit code 2 where no sentence has a source.
+    """
+    from residency.knowledge.passages import KnowledgeBase
+    from residency.workflows.chat import sides
+    from residency.workflows.knowledge import answer
+
+    with KnowledgeBase(base) as found:
+        made = answer(found, question, sides(run, "tuned")[0].talker, most)
+    for one in made.sentences:
+        say(_shown(one))
+    if not any(one.state == "verified" for one in made.sentences):
+        found_any = f"{len(made.offered)} passages were found" if made.offered else "none was found"
+        raise GateRefused(f"no sentence of the answer has a source ({found_any}).")
+
+
+def _shown(one: Sentence) -> str:
+    if one.state == "verified" and one.source is not None:
+        source = one.source
+        return f"{one.text}\n    “{one.quote}”\n    {source.document} ({source.version})"
+    if one.state == "withheld":
+        return f"[a sentence was withheld: it {one.why}]"
+    return f"[no source: {one.why}] {one.text}"

@@ -34,6 +34,7 @@ from residency.corpus.leaks import grouping
 from residency.corpus.parts import count_parts, make_split
 from residency.corpus.splitfile import SUFFIX, SplitFile
 from residency.deid.vault import Vault, key_from
+from residency.knowledge.passages import KnowledgeBase
 from residency.models import artefact as artefacts
 from residency.models import erased, predictors
 from residency.models.erased import Erasure
@@ -119,8 +120,9 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
     known = frozenset(id for one in found for id in one.ids)
     marks, exact = marks_of(patient, found), exact_ids(places, found)
     own = Erasing(patient, known, log, hashes, marks)
+    rows = sum(_from_base(path, own) for path in places.bases)
     # first of all: by what the patient's notes say these files are found
-    rows = sum(_from_other(one, own, marks, exact) for one in _others(places, found, marks, exact))
+    rows += sum(_from_other(one, own, marks, exact) for one in _others(places, found, marks, exact))
     rows += sum(_from_run(run, own) for run in places.runs)
     derived = {Path(one.path) for one in models if one.what == "derived model"}
     copies = {one for one in model_folders(places) if not {*places.runs} & {*one.parents}}
@@ -158,7 +160,7 @@ def erase(patient: Patient, places: Places, log: ErasureLog) -> Erased | None:
 def _others(places: Places, found: Sequence[Found], marks: Marks, exact: Exact) -> list[Holding]:
     """Files with something of the patient that are not rewritten as what they are: neither data
     sets, nor splits, nor pages of runs."""
-    known = {Path(one.path) for one in found if one.what in ("data", "split")}
+    known = {Path(one.path) for one in found if one.what in ("data", "split", "knowledge base")}
     return [
         one
         for one in holdings(places.given, sources(places), marks, exact)
@@ -169,6 +171,16 @@ def _others(places: Places, found: Sequence[Found], marks: Marks, exact: Exact) 
             one.path.suffix in (*PAGES, ".json") and any(r in one.path.parents for r in places.runs)
         )
     ]
+
+
+def _from_base(path: Path, own: Erasing) -> int:
+    """Take the patient's records out of a knowledge base; passages that went."""
+    before = file_digest(path)
+    with KnowledgeBase(path) as base:
+        rows = base.forget(own.patient.groups)
+    if rows:
+        own.record("rewritten", path, rows, before)
+    return rows
 
 
 def _from_other(one: Holding, own: Erasing, marks: Marks, exact: Exact) -> int:

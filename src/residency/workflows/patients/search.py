@@ -17,6 +17,7 @@ from residency.corpus.splitfile import SUFFIX
 from residency.deid.engine import keyed
 from residency.deid.vault import NAME, Vault, key_from
 from residency.ingest.store import Merged, Store
+from residency.knowledge.passages import SUFFIX as BASE
 from residency.recipe import Recipe, read_yaml
 from residency.workflows.patients.erasure_log import LOG
 
@@ -32,6 +33,8 @@ class Places(Value, frozen=True):
     splits: tuple[Path, ...] = ()
     """Split files outside runs."""
     zones: tuple[Path, ...] = ()
+    bases: tuple[Path, ...] = ()
+    """Knowledge bases."""
     given: tuple[Path, ...] = ()
     """Folders that were given, and those of the files that were: nothing outside is touched."""
     key: str = "RESIDENCY_KEY"
@@ -48,7 +51,7 @@ def find(given: Sequence[Path]) -> Places:
     Raises ``UserError`` for a path that does not exist, or a recipe named by itself that is none.
     """
     found: dict[str, set[Path]] = {
-        name: set() for name in ("recipes", "runs", "files", "splits", "zones")
+        name: set() for name in ("recipes", "runs", "files", "splits", "zones", "bases")
     }
     key = Places().key
     for path in given:
@@ -60,7 +63,8 @@ def find(given: Sequence[Path]) -> Places:
             kind = _kind(path)
             if kind is None:
                 raise UserError(
-                    f"{path}: is no recipe, split or file of JSON lines; give one, or a folder."
+                    f"{path}: is no recipe, split, knowledge base or file of JSON lines; give one, "
+                    "or a folder."
                 )
             found[kind].add(path.resolve())
         else:
@@ -107,6 +111,8 @@ def _walk(folder: Path, found: dict[str, set[Path]]) -> None:
 def _kind(path: Path) -> str | None:
     if path.name.endswith(SUFFIX):
         return "splits"
+    if path.suffix == BASE:
+        return "bases"
     if path.suffix in (".jsonl", ".ndjson") and path.name != LOG:
         return "files"
     if path.suffix in (".yaml", ".yml"):

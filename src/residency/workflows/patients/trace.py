@@ -24,6 +24,7 @@ from residency.corpus.load import Data
 from residency.corpus.splitfile import SUFFIX, SplitFile
 from residency.ingest.file_source import find_files
 from residency.ingest.sources import AnyFiles
+from residency.knowledge.passages import KnowledgeBase
 from residency.recipe import Recipe
 from residency.workflows.finished import open_run
 from residency.workflows.patients import segments
@@ -43,6 +44,7 @@ What = Literal[
     "ledger",
     "prediction",
     "report",
+    "knowledge base",
     "other file",
     "model",
     "derived model",
@@ -120,6 +122,13 @@ def trace(patient: Patient, places: Places) -> list[Found]:
             lines := matching_rows(path, patient.groups, stable_codes(known))
         ):
             found.append(_rows("data", path, lines))
+    for path in places.bases:
+        with KnowledgeBase(path) as base:
+            if records := base.records(patient.groups):
+                detail = "records that answers may quote"
+                found.append(
+                    Found(what="knowledge base", path=str(path), rows=len(records), detail=detail)
+                )
     found += other_files(patient, places, found)
     encrypted = "encrypted notes of the hospital"
     for path, count in segments.count_notes(patient, places).items():
