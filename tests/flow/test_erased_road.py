@@ -13,6 +13,7 @@ import sqlite3
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,13 @@ RUN = 20
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project after extract, deid, split, train, predict, push, pull, agreement, adjudicate."""
+    """A project after extract, deid, split, train, predict, push, pull, agreement, adjudicate; its
+    records in a knowledge base."""
     import residency
+    from residency.knowledge.passages import KnowledgeBase
     from residency.recipe import Recipe
     from residency.workflows.deidentify import deidentify
+    from residency.workflows.knowledge import accept_all, add_records
     from residency.workflows.label import rehearse
     from residency.workflows.split import split
 
@@ -59,6 +63,9 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
         residency.run(recipe, folder / "runs")
         split(recipe, folder / "split")
         rehearse(recipe)
+        with KnowledgeBase(folder / "ward.kb", "ward") as base:
+            assert add_records(base, recipe, "ward")
+            accept_all(base, "dr-lan")
     return folder
 
 
@@ -142,11 +149,15 @@ def test_nothing_of_an_erased_patient_is_left_after_the_whole_road_and_the_origi
         assert len(strings[group]) > 100
         held = {path.relative_to(copy) for path, text in written(copy) if group in text}
         assert any(path.parts[0] == "labelling" for path in held), "the road wrote something there"
+        assert Path("ward.kb") in held
         done = cli("erase", patient, copy, "--yes", check=0)
         assert "1 secret removed" in done.stdout
         traced = cli("trace", patient, copy, check=0).stdout
         assert "Nothing of this patient" in traced
     assert holding(copy, set.union(*strings.values())) == set()
+    with closing(sqlite3.connect(copy / "ward.kb")) as base:
+        left = base.execute("select count(distinct patient) from documents").fetchone()
+    assert left[0] == PATIENTS - len(whom), "those who stay are there"
     assert len(rows(copy)) == sum(row["group"] not in whom for row in first)
     assert before == {path: path.read_bytes() for path in before}, "the original is as it was"
     assert (run / "report.html").is_file()

@@ -44,7 +44,8 @@ class Claim(Value, frozen=True):
     """A sentence of an answer, with the quote that it stands on."""
 
     text: str
-    passage: str = ""
+    passage: str | int = ""
+    """Its id, or the number under which it was offered."""
     quote: str = ""
 
 
@@ -59,13 +60,13 @@ class Sentence(Value, frozen=True):
     quote: str = ""
 
 
-def check(claim: Claim, offered: Mapping[str, Passage], question: str = "") -> Sentence:
+def check(claim: Claim, offered: Mapping[str, Passage]) -> Sentence:
     """A claim against the passages that were offered for its question.
 
     *no source*: it names none, or none that may be quoted, or its quote is not there. *withheld*:
     its source does not say what it says, which is worse than none.
     """
-    one = offered.get(claim.passage)
+    one = offered.get(str(claim.passage))
     if one is None or not claim.text.strip():
         return Sentence(text=claim.text, state="no source", why="names no passage")
     if not one.may_be_quoted():
@@ -77,7 +78,7 @@ def check(claim: Claim, offered: Mapping[str, Passage], question: str = "") -> S
         return Sentence(text=claim.text, state="no source", why="its quote is not in the passage")
     said = _around(one.text, *place, one.lang)
     quote = one.text[slice(*place)]
-    if why := fault(claim.text, quote, said, question):
+    if why := fault(claim.text, quote, said, f"{one.heading}\n{one.text}"):
         return Sentence(text=claim.text, state="withheld", why=why, source=one, quote=quote)
     return Sentence(text=claim.text, state="verified", source=one, quote=quote)
 
@@ -117,18 +118,19 @@ def _around(text: str, start: int, end: int, lang: str) -> str:
     return text[min(touched)[0] : max(touched)[1]] if touched else text[start:end]
 
 
-def fault(claim: str, quote: str, said: str, question: str = "") -> str:
+def fault(claim: str, quote: str, said: str, passage: str = "") -> str:
     """What a claim says that its quote, or the sentences ``said`` around it, do not; empty where it
-    says nothing more. Words of the question may be taken up, numbers may not."""
+    says nothing more. One that leaves nothing out of them may take up words of its passage (what
+    they speak of stands there): where a word is left out, such a word could be in its place."""
     if strange := numbers(claim) - numbers(quote):
         return f"{len(strange)} of its numbers or units are not in the quote"
     lang = detect(claim)
     if _denials(claim, lang) != _denials(said, detect(said)):
         return "denies more or less than its source"
-    asked, claimed, source = ({*_words(one)} - _grammar() for one in (question, claim, said))
-    if claimed - source - asked:
+    claimed, source, near = ({*_words(one)} - _grammar() for one in (claim, said, passage))
+    if claimed - source and (source - claimed or claimed - source - near):
         return "says what its source does not"
-    if len(source & (claimed | asked)) < SHARE * len(source):
+    if len(source & claimed) < SHARE * len(source):
         return "leaves out what its source says around it"
     return ""
 
@@ -174,12 +176,13 @@ def claims(answer: str) -> list[Claim]:
     for start in (match.start() for match in re.finditer(r"\[", answer)):
         try:
             value, _ = json.JSONDecoder().raw_decode(answer, start)
-            found = msgspec.convert(value, list[Claim], strict=False)
+            found = msgspec.convert(value, list[Claim])
         except (ValueError, RecursionError):
             continue
         if found:
             return found
-    return [Claim(text=answer.strip())] if answer.strip() else []
+    said = answer.strip()
+    return [Claim(text=said)] if said not in ("", "[]") else []
 
 
 def counted(answer: Sequence[Sentence]) -> dict[str, int]:

@@ -63,10 +63,11 @@ def add(
     texts = [_text(path, lang) for path in files]
     if twice := [name for name, n in Counter(one.name for one in files).items() if n > 1]:
         raise UserError(f"{twice[0]}: two files have this name; a document is known by it.")
-    return {
-        path: base.add(Document(name=path.name, version=said, text=text, lang=lang, until=until))
+    made = [
+        Document(name=path.name, version=said, text=text, lang=lang, until=until)
         for path, text in zip(files, texts, strict=True)
-    }
+    ]
+    return dict(zip(files, base.add(made), strict=True))
 
 
 def _text(path: Path, lang: str) -> str:
@@ -171,5 +172,5 @@ def answer(base: KnowledgeBase, question: str, talker: Talker, most: int = 5) ->
     words = "\n".join((ASKED.get(detect(question), ASKED["en"]), "", *listed, "", question))
     said = "".join(talker.stream([Turn(role="user", text=words)]))
     known = offered | {one.id: one for one in found}
-    made = tuple(check(one, known, question) for one in claims(said))
+    made = tuple(check(one, known) for one in claims(said))
     return Answer(sentences=made, offered=tuple(found))
