@@ -23,13 +23,15 @@ FORMS = re.compile(
 )
 """How chats and their templates mark who speaks."""
 CODE = re.compile(
-    r"<!--|-->|</?[a-z][^>\n]{0,80}>|\{\s*[\"']|[\"']\s*:\s*[\"'{\[]|^\s*(?://|/\*|#!|---\s*$)|\*/|!?\[[^\]]*\]\(|"
+    r"<!--|-->|</?[a-z][\w-]*(?:\s[^<>\n]{0,80})?/?>|\{\s*[\"']|[\"']\s*:\s*[\"'{\[]|^\s*(?://|/\*|#!|---\s*$)|\*/|!?\[[^\]]*\]\(|"
     r"\b(?:https?|data|javascript)\s*:|\{\{|\}\}|\$\{|^\s*\w+:\s*(?:true|false|null)\s*$",
     re.M | re.I,
 )
 """Markup, code and addresses: what a reader of the page does not see, or a machine follows."""
 SPACED = re.compile(r"(?<!\w)(?:[^\W\d_][ ._\-*]){4,}[^\W\d_](?!\w)")
 """Letters that are spaced out."""
+PICTURES = re.compile("[\U0001f300-\U0001faff\u2b00-\u2bff\u2700-\u2712\u2715-\u27bf]")
+"""Pictures that say something in a text of words; ticks and crosses do not count."""
 KEPT = {"\u00ad", "\ufeff", "\n", "\r", "\t", "\f"}
 """Signs that show nothing and that files of honest texts hold."""
 WORD = re.compile(r"[A-Za-z\u0370-\u03ff\u0400-\u052f\u0531-\u058f\uff21-\uff5a]{4,}")
@@ -54,6 +56,7 @@ def _hides(text: str) -> bool:
     return (
         any(unicodedata.category(one) in ("Cf", "Co", "Cn", "Cc") for one in set(text) - KEPT)
         or SPACED.search(text) is not None
+        or PICTURES.search(text) is not None
         or any(len({_script(one) for one in word}) > 1 for word in WORD.findall(text))
     )
 
@@ -68,4 +71,4 @@ def _words(kind: str) -> re.Pattern[str]:
     import yaml
 
     known = yaml.safe_load((DATA / "orders.yaml").read_text("utf-8"))[kind]
-    return re.compile("|".join(one.replace("\n", " ").replace("| ", "|") for one in known.values()))
+    return re.compile("|".join(one.replace("\n", "") for one in known.values()))
