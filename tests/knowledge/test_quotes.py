@@ -147,7 +147,7 @@ def test_a_quote_is_found_letter_by_letter(quote: str, text: str, found: str) ->
         ("使用阿司匹林75毫克。", "使用阿司匹林75毫克。", ""),
         (
             "Aspirin is safe in pregnancy.",
-            "A blog of 2009 that nobody reviewed wrongly claims that aspirin is safe in pregnancy.",
+            "An old blog of a retired author wrongly claims that aspirin is safe in pregnancy.",
             "leaves out",
         ),
     ],

@@ -634,7 +634,6 @@ def score(
     """Score predictions in the benchmark's layout, task by task, and over all 18 where all are
     there."""
     from residency.corpus import promptcblue_rows
-    from residency.tasks.promptcblue_scores import TASKS, overall
 
     if mode not in ("official", "safe"):
         raise UserError(f"--mode: {mode!r} is not known; {allowed(('official', 'safe'), mode)}.")
@@ -645,10 +644,8 @@ def score(
         counts = map(str, (one.rows, one.unread, one.repaired))
         shown.add_row(one.task, one.metric, f"{one.score:.4f}", *counts)
     terminal().print(shown)
-    if len(scored) == len(TASKS):
-        say(
-            f"overall, mean of 18 tasks ({mode}): "
-            f"{overall({one.task: one.score for one in scored}):.4f}",
-        )
+    found = promptcblue_rows.overall_of(scored)
+    if found is not None:
+        say(f"overall, mean of 18 tasks ({mode}): {found:.4f}")
     else:
         say(f"{len(scored)} of 18 tasks; an overall score is over all of them.")

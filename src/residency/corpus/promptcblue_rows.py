@@ -25,7 +25,7 @@ from residency.tasks import scoring
 from residency.tasks.card import CARDS, Card, load_card
 from residency.tasks.codec import read
 from residency.tasks.families import of
-from residency.tasks.promptcblue_scores import TASKS, Item, official
+from residency.tasks.promptcblue_scores import TASKS, Item, official, overall
 
 Mode = Literal["official", "safe"]
 
@@ -84,6 +84,12 @@ def rows(path: Path) -> list[Record]:
     if not found:
         raise DataError(f"{path}: holds no rows; check that the file is complete.")
     return found
+
+
+def overall_of(scored: Sequence[TaskScore]) -> float | None:
+    """The benchmark's overall score; nothing where not all of its tasks are there."""
+    found = {one.task: one.score for one in scored}
+    return overall(found) if set(TASKS) <= set(found) else None
 
 
 def score(gold: Path, predictions: Path, mode: Mode) -> list[TaskScore]:

@@ -14,7 +14,7 @@ import msgspec
 from residency.core.errors import DataError, UserError, allowed
 from residency.core.files import csv_records, reason, text_lines
 from residency.core.types import Value
-from residency.corpus.xml_files import xml_root
+from residency.core.xml_files import xml_root
 from residency.knowledge.graph import KINDS, RELATIONS, Fact
 from residency.knowledge.reading import EXTRAS, Given, Reading, plain, relation_words
 

@@ -11,10 +11,10 @@ import msgspec
 from residency.core.errors import DataError
 from residency.core.files import NO_JSON, read_text
 from residency.core.types import Value
+from residency.core.xml_files import xml_root
 from residency.corpus.json_records import identifier
 from residency.corpus.reader import Row, Source
 from residency.corpus.span_repair import Raw
-from residency.corpus.xml_files import xml_root
 
 
 class _Mention(Value, frozen=True):

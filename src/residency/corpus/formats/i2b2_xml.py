@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from residency.core.xml_files import xml_root
 from residency.corpus.reader import Row, Source
 from residency.corpus.span_repair import Raw
-from residency.corpus.xml_files import xml_root
 
 
 class I2b2Xml(Source):

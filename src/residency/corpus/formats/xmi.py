@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from residency.core.errors import DataError
+from residency.core.xml_files import xml_root
 from residency.corpus.formats.webanno import utf16_place
 from residency.corpus.reader import Row, Source
 from residency.corpus.span_repair import OUTSIDE, Raw
-from residency.corpus.xml_files import xml_root
 
 CAS, XMI = "{http:///uima/cas.ecore}", "{http://www.omg.org/XMI}"
 OWN = "{http:///webanno/custom.ecore}"
