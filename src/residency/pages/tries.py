@@ -17,9 +17,8 @@ from residency.models import artefact as artefacts
 from residency.models.predictors import trained
 from residency.pages.desk import Desk, desk_of, page
 from residency.pages.forms import Form, posted
-from residency.tasks.families import of
 from residency.workflows.chat import NOTICE, Side, sides
-from residency.workflows.finished import answers, artefact_of
+from residency.workflows.finished import answers, artefact_of, told
 
 router = APIRouter(prefix="/projects/{name}/runs/{run}")
 Posted = Annotated[Form, Depends(posted)]
@@ -81,7 +80,7 @@ def answer(request: Request, name: str, run: str, form: Posted) -> HTMLResponse:
     with desk.model:
         loaded = desk.held(("try", file_digest(model / artefacts.FILE)), lambda: trained(model))
         said = next(iter(answers(loaded, [text])))
-    found = {} if said.answer is None else of(card).columns(said.answer)
+    found, chances = told(card, said)
     entities = found.pop("entities", None)
     return _tried(
         request,
@@ -93,7 +92,7 @@ def answer(request: Request, name: str, run: str, form: Posted) -> HTMLResponse:
         entities=entities,
         pieces=pieces(text, entities or ()),
         columns=found,
-        chances=sorted(of(card).chances(said.answer).items(), key=lambda pair: -pair[1]),
+        chances=list(chances.items()),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from residency.core.errors import UserError
 from residency.core.files import read_json
@@ -12,9 +12,11 @@ from residency.core.run_folder import Run
 from residency.core.types import Note, Prediction, RawNote, RunFacts
 from residency.recipe import Recipe, read_yaml
 from residency.tasks.examples import question
+from residency.tasks.families import of
 
 if TYPE_CHECKING:
     from residency.models.predictors import Trained
+    from residency.tasks.card import Card
 
 
 def open_run(folder: Path | str) -> tuple[Run, Recipe]:
@@ -68,3 +70,11 @@ def answers(predictor: Trained, notes: Iterable[Note | RawNote | str]) -> Iterat
         )
         for number, note in enumerate(notes)
     )
+
+
+def told(card: Card, said: Prediction) -> tuple[dict[str, Any], dict[str, float]]:
+    """What an answer holds, as ``residency predict`` writes it into a row, and how likely the model
+    takes each label to be, the likeliest first."""
+    found = {} if said.answer is None else of(card).columns(said.answer)
+    chances = of(card).chances(said.answer).items()
+    return found, dict(sorted(chances, key=lambda pair: -pair[1]))
