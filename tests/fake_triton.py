@@ -59,6 +59,9 @@ class FakeTriton:
     def __init__(self, repository: Path) -> None:
         self.models = {one.name: started(repository, one.name) for one in repository.iterdir()}
         self.dead = False
+        self.idle = threading.Event()
+        """Cleared while it loads a model: who asks waits."""
+        self.idle.set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -77,6 +80,7 @@ class FakeTriton:
         self.address = f"http://127.0.0.1:{self.server.server_port}"
 
     def answer(self, name: str, body: dict[str, Any]) -> Any:
+        self.idle.wait(100)
         if self.dead:
             return None
         asked = {}
@@ -98,6 +102,7 @@ class FakeTriton:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.idle.set()
         self.server.shutdown()
         self.server.server_close()
         del sys.modules["triton_python_backend_utils"]

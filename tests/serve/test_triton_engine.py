@@ -100,26 +100,42 @@ def test_what_is_not_done_is_refused_by_name(ward: TestClient) -> None:
         assert answer.status_code == 400 and code in answer.text
 
 
+def ready_is(ward: TestClient, status: int) -> bool:
+    until = time.monotonic() + LONG
+    while ward.get("/readyz").status_code != status:
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    return True
+
+
+def test_while_a_model_is_loaded_again_who_asks_is_refused_and_does_not_wait(
+    ward: TestClient, triton: FakeTriton
+) -> None:
+    assert ready_is(ward, 200)
+    triton.idle.clear()
+    assert ready_is(ward, 503)
+    begun = time.monotonic()
+    answer = ward.post("/extract", json={"text": NOTE})
+    assert (answer.status_code, "engine_unavailable" in answer.text) == (503, True)
+    assert time.monotonic() - begun < 45, "not after the minute that an answer may take"
+    triton.idle.set()
+    assert ready_is(ward, 200)
+    assert ward.post("/extract", json={"text": NOTE}).status_code == 200
+
+
 def test_the_answer_of_another_model_is_none_and_it_is_ready_again_without_hands(
     ward: TestClient, triton: FakeTriton
 ) -> None:
-    def ready_is(status: int) -> bool:
-        until = time.monotonic() + LONG
-        while ward.get("/readyz").status_code != status:
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        return True
-
-    assert ready_is(200)
+    assert ready_is(ward, 200)
     right = triton.models["ner"]
     for wrong in ("another model", "no answer"):
         triton.models["ner"] = triton.models["triage"] if wrong == "another model" else right
         triton.dead = wrong == "no answer"
         answer = ward.post("/extract", json={"text": NOTE})
         assert (answer.status_code, "engine_unavailable" in answer.text) == (503, True)
-        assert ready_is(503) and ward.get("/readyz").json()["models"]["ner"] is False
+        assert ready_is(ward, 503) and ward.get("/readyz").json()["models"]["ner"] is False
         triton.models["ner"], triton.dead = right, False
-        assert ready_is(200)
+        assert ready_is(ward, 200)
         assert ward.post("/extract", json={"text": NOTE}).status_code == 200
 
 

@@ -50,6 +50,8 @@ class TritonEngine:
         self.served, self.reader, self.server, self.stops = served, reader, server, tuple(stops)
         self.proof = read_json(model / triton.PROOF, dict[str, Any])
         self.route = f"/v2/models/{quote(model.name)}/infer"
+        self.silent = False
+        """Whether the fixed question was not answered when it was asked last."""
 
     @classmethod
     def of(cls, folder: Path, served: Served, settings: Serve) -> TritonEngine:
@@ -71,7 +73,14 @@ class TritonEngine:
         return cls(served, ChatReader(chat), model, server, stops)
 
     async def _said(self, inputs: dict[str, tuple[str, Any]]) -> dict[str, Any]:
-        """Its answer; raises ``Refusal`` 503 where it gives none, or another model did."""
+        """Its answer; raises ``Refusal`` 503 where it gives none, or another model did. One that
+        was silent is asked the fixed question first: while Triton loads a model it lets who asks
+        wait."""
+        if self.silent and not await self.probe():
+            raise down()
+        return await self._asked(inputs)
+
+    async def _asked(self, inputs: dict[str, tuple[str, Any]]) -> dict[str, Any]:
         given = [
             {"name": name, "datatype": kind, "shape": [1, 1], "data": [value]}
             for name, (kind, value) in inputs.items()
@@ -136,10 +145,12 @@ class TritonEngine:
         }
         try:
             async with asyncio.timeout(PATIENCE):
-                await self._said(asked)
+                await self._asked(asked)
         except (Refusal, TimeoutError):
-            return False
-        return True
+            self.silent = True
+        else:
+            self.silent = False
+        return not self.silent
 
     def fault(self) -> str:
         """Nothing: who runs it starts it again."""
