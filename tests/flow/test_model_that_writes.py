@@ -9,6 +9,7 @@ import pty
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
@@ -287,3 +288,41 @@ def test_answers_that_a_run_did_not_keep_are_asked_for_again_where_notes_are_sho
         for item in one.answers[:ANSWERS_SHOWN]:
             assert item.input in page and item.answer in page, one.system.name
     assert any(item.answer for item in facts.reports[-1].answers[:ANSWERS_SHOWN])
+
+
+def test_a_blind_dialogue_is_held_with_the_run_and_its_base(
+    written: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from threading import Lock
+
+    from residency.core.errors import DataError
+    from residency.evals.study import codes_of, key_path, open_study, read_key
+    from residency.evals.votes import Said, dialogue, read
+    from residency.workflows import dialogues
+    from residency.workflows.study import new
+
+    run = written[1]
+    questions = tmp_path / "q.jsonl"
+    questions.write_text('{"id": "q", "question": "Ho khan?"}\n', "utf-8")
+    systems = [str(run), f"{run}:base"]
+    made = new(systems, tmp_path / "s", ["ann"], items=1, kind="dialogue", questions=questions)
+    assert made.slowest > 0 and made.delay >= 1.5 * made.slowest
+    study = open_study(tmp_path / "s")
+    key = read_key(key_path(study.folder), study.study)
+    assert [bool(one.artefact) for one in key.systems] == [True, False]
+    held = dialogues.Dialogues(study, key, Lock())
+    wrote = {name: dialogues.answer_to(side, ["Ho khan?"]) for name, side in held.sides.items()}
+    (shown,), code = study.study.order["ann"], codes_of(study)["ann"]
+    for place in (1, 2):
+        asked = Said(item=shown.item, place=place, turn=0, text="Ho khan?")
+        assert held.ask("ann", code, asked)
+        for _ in range(600):
+            if held.show("ann", code, asked):
+                break
+            time.sleep(0.1)
+        turns = dialogue(read(study, "ann"), shown.item, place)
+        said = wrote[key.system(shown, place).name]
+        assert [one.text for one in turns] == ["Ho khan?", said[: len(turns[-1].text)]]
+    other = replace(key.systems[0], artefact="0" * 64)
+    with pytest.raises(DataError, match="trained again"):
+        dialogues.check(other)

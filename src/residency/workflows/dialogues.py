@@ -134,12 +134,12 @@ class Dialogues:
                 return
             answer = self._asked[rater, said[-1]] = Future()
         shown = next(s for s in self.opened.study.order[rater] if s.item == said[-1].item)
-        side = self.sides[self.key.system(shown, said[-1].place).name]
+        name = self.key.system(shown, said[-1].place).name
 
         def work() -> None:
             try:
-                with self._alone[side.name]:
-                    answer.set_result(answer_to(side, [one.text for one in said]))
+                with self._alone[name]:
+                    answer.set_result(answer_to(self.sides[name], [one.text for one in said]))
             except BaseException as error:  # held by the answer, which has not come
                 answer.set_exception(error)
 
