@@ -16,7 +16,7 @@ from msgspec.structs import replace
 import _common as common
 from _common import CORPORA, TINY, Subject, Table, report, say
 from residency.core.types import Note, Span
-from residency.locale.tokenise import units
+from residency.core.units import units
 from residency.metrics.quantiles import student
 from residency.tasks.bio import encode
 from residency.tasks.card import Card, load_card

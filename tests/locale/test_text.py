@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from residency.core.units import units
 from residency.locale import Locale, load, packaged
 from residency.locale.segment import segmenters
-from residency.locale.tokenise import detect, sentences, tokens, units
+from residency.locale.tokenise import detect, sentences, tokens
 
 
 def cut(text: str) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from residency.core.errors import GateRefused, UserError
 from residency.core.types import Example, Labels, Predictor, Span, Spans
-from residency.locale.tokenise import units
+from residency.core.units import units
 from residency.models import crf, erased, lexical
 from residency.models.adapters.crf import Crf
 from residency.models.artefact import read, sealed_again

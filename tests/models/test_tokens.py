@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from residency.core.part import parse
 from residency.core.types import Span
+from residency.core.units import units
 from residency.corpus.load import Data, load
 from residency.locale import segment as segmentation
-from residency.locale.tokenise import units
 from residency.metrics.spans import Counts, count
 from residency.models.artefact import tokeniser
 from residency.models.base import load_tokenizer

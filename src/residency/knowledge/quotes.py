@@ -18,9 +18,10 @@ from typing import Any, Literal
 import msgspec
 
 from residency.core.types import Value
+from residency.core.units import HAN
 from residency.knowledge.orders import DATA, gives_orders
 from residency.knowledge.passages import Passage
-from residency.locale.tokenise import HAN, detect, sentences, tokens
+from residency.locale.tokenise import detect, sentences, tokens
 
 State = Literal["verified", "no source", "withheld"]
 LEAST = 8

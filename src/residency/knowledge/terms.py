@@ -10,7 +10,8 @@ import re
 import unicodedata
 from itertools import pairwise
 
-from residency.locale.tokenise import HAN, tokens
+from residency.core.units import HAN
+from residency.locale.tokenise import tokens
 
 BARE = "_"
 """Stands before a word whose marks were taken off, so that it meets only such words."""

@@ -8,7 +8,7 @@ from typing import Any
 from residency.core.errors import DataError, UserError
 from residency.core.files import csv_records
 from residency.core.types import Span
-from residency.locale.tokenise import units
+from residency.core.units import units
 from residency.tasks.card import Card
 
 

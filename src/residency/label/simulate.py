@@ -11,8 +11,8 @@ from hashlib import blake2b
 from msgspec.structs import replace
 
 from residency.core.types import Note, Span, Value
+from residency.core.units import units
 from residency.label.annotations import Annotation
-from residency.locale.tokenise import units
 from residency.tasks.card import Card
 
 

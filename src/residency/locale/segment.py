@@ -11,7 +11,8 @@ from itertools import pairwise
 
 from residency.core.edits import Edits
 from residency.core.errors import UserError, allowed
-from residency.locale.tokenise import sentences, units
+from residency.core.units import units
+from residency.locale.tokenise import sentences
 
 
 def segmenters() -> list[str]:

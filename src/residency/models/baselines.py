@@ -23,7 +23,7 @@ from residency.core.types import (
     Span,
     Spans,
 )
-from residency.locale.tokenise import units
+from residency.core.units import units
 from residency.models import crf
 from residency.models.adapters.crf import Crf
 from residency.models.lexical import Slots, Terms, word

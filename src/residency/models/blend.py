@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from residency.core.files import read_json
 from residency.core.types import Value
-from residency.locale.tokenise import units
+from residency.core.units import units
 from residency.models.crf import FEATURES, WEIGHTS, CrfPredictor
 from residency.tasks.card import Card
 

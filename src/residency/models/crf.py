@@ -27,7 +27,7 @@ from residency.core.types import (
     Spans,
     Value,
 )
-from residency.locale.tokenise import units
+from residency.core.units import units
 from residency.metrics.calibration import Claim
 from residency.models import artefact as artefacts
 from residency.models import fingerprint, lexical

@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Literal, get_args
 
-from residency.locale.tokenise import CLOSERS, HAN, LINE_BREAKS, units
+from residency.core.units import CLOSERS, HAN, LINE_BREAKS, units
 
 Group = Literal[
     "words", "shapes", "affixes", "characters", "neighbours", "phrases", "place", "dictionary"

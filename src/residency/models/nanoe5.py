@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from residency.core.errors import UserError, allowed
 from residency.core.files import sha256, whole_folder, write_json, write_text
 from residency.core.types import Value
-from residency.locale.tokenise import CJK, HAN
+from residency.core.units import CJK, HAN
 
 if TYPE_CHECKING:
     import numpy as np

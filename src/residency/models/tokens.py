@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 from residency.core.edits import Edits, normalise
 from residency.core.types import Value
+from residency.core.units import units
 from residency.locale.segment import segment
-from residency.locale.tokenise import units
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,7 +17,7 @@ from typing import Any
 
 from residency.core.errors import UserError
 from residency.core.files import whole_folder, write_json
-from residency.locale.tokenise import CJK
+from residency.core.units import CJK
 
 WORDS = "embeddings.word_embeddings.weight"
 LAYER = re.compile(r"encoder\.layer\.(\d+)\.")

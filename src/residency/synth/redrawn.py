@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from residency.core.types import Value
-from residency.locale.tokenise import CJK
+from residency.core.units import CJK
 from residency.synth.marked import MarkedNote
 from residency.synth.people import COMPOUND
 from residency.synth.planting import bare

@@ -13,7 +13,7 @@ import msgspec
 from residency.core.energy import EnergyMeter
 from residency.core.files import write_json, write_jsonl
 from residency.core.types import Calibration, Example, MaskProof, StageResult, Value
-from residency.locale.tokenise import units
+from residency.core.units import units
 from residency.models import crf
 from residency.models.adapters import Method
 from residency.models.adapters.crf import Crf

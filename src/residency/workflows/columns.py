@@ -16,10 +16,11 @@ import msgspec
 from residency.core.errors import UserError, allowed
 from residency.core.files import NO_JSON
 from residency.core.types import Value
+from residency.core.units import HAN
 from residency.corpus.entities import ALIASES, looks_like_entities
 from residency.corpus.json_records import Record
 from residency.corpus.reader import showable
-from residency.locale.tokenise import HAN, detect
+from residency.locale.tokenise import detect
 
 NONE = "none"
 """The answer that there is no such column."""

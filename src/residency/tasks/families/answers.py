@@ -17,8 +17,9 @@ import numpy as np
 
 from residency.core.errors import UserError
 from residency.core.types import Answer, Example, Prediction, Text
+from residency.core.units import units
 from residency.locale import load
-from residency.locale.tokenise import detect, tokens, units
+from residency.locale.tokenise import detect, tokens
 from residency.metrics import answers as metrics_of
 from residency.metrics import counts as arrays
 from residency.metrics import overlap
