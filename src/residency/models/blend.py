@@ -39,8 +39,8 @@ class BlendWeight(Value, frozen=True):
     weight: float
     """Exponent of the CRF's probabilities; the encoder's have 1 - ``weight``."""
     rows: int = 0
-    """Rows that neither had learned from, on which the weight was chosen; 0: the middle was
-    taken."""
+    """Rows that neither had learned from, on which the weight was chosen; 0: it is the one
+    of few rows."""
     seconds: float = 0.0
     """Of a training without these rows, which found the weight and was not kept."""
     joules: float | None = None

@@ -29,7 +29,12 @@ from residency.train.stage import Stage
 HELD = 0.15
 """Share of the training rows that the weight is chosen on, where there is no stop part."""
 FEWEST = 100
-"""Training rows below which none are held out, and both count the same."""
+"""Training rows below which none are held out, and the CRF counts ``OF_FEW``."""
+OF_FEW = 0.7
+"""From a few rows words teach more than an encoder learns. With 40 and 80 rows of three corpora,
+asked 300 others of their training parts, 0.7 instead of the middle gave F1 0.04 more on the bundled
+encoder (12 runs, -0.01 to 0.11) and the same in the mean on e5-small (6 runs, -0.04 to 0.04), where
+the most that is lost to the CRF alone falls from 0.05 to 0.005."""
 EXTREME = 0.1
 """What a weight far from the middle costs, times the square of the distance. Few rows are held out,
 and their metric is nearly flat: on windows of 75 rows of a fold of VietBioNER and of NCBI it was
@@ -96,7 +101,7 @@ def choose(
     ``before``: what its training was, where it was for this alone. The CRF stays in the stage's
     folder of checkpoints: where the rows are the stop part, ``save`` takes it."""
     if not held:
-        return BlendWeight(weight=0.5)
+        return BlendWeight(weight=OF_FEW)
     folder = job.work / WORDS
     folder.mkdir(parents=True, exist_ok=True)
     crf.fit(job.train, job.card, Crf(), folder)
