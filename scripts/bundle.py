@@ -1,7 +1,7 @@
 """Everything that a machine without a network needs, in one folder: wheels, bases, documentation,
 what deploys it, container images, checksums and a list of its parts.
 
-    python scripts/bundle.py OUT [--extras NAMES] [--no-images]
+    python scripts/bundle.py OUT [--extras NAMES] [--no-images | --mount FOLDER ... --pip FILE]
 
 Standard library only; pip and its index are needed here, nothing at the hospital. Wheels are those of
 constraints.txt for this machine's Python and processor: make a bundle on the kind of machine that it
@@ -47,6 +47,9 @@ def main() -> None:
     options.add_argument("out", type=Path, help="a new folder")
     options.add_argument("--extras", default=EXTRAS, help=f"of the package; {EXTRAS}")
     options.add_argument("--no-images", action="store_true", help="without container images")
+    options.add_argument("--mount", action="append", default=[], metavar="FOLDER",
+                         help="with packages that pip reads while images are built")  # fmt: skip
+    options.add_argument("--pip", metavar="FILE", help="pip's settings then: a pip.conf")
     given = options.parse_args()
     if os.geteuid() and not given.no_images:  # said now, and not when all else has been made
         sys.exit(
@@ -64,7 +67,7 @@ def main() -> None:
         documents(partial)
         bases(partial / "bases")
         if not given.no_images:
-            images(partial / "images")
+            images(partial / "images", given.mount, given.pip)
         parts(partial)
         sums(partial)
         partial.rename(out)
@@ -109,9 +112,11 @@ def bases(folder: Path) -> None:
         shutil.copytree(home / "bases", folder)
 
 
-def images(folder: Path) -> None:
+def images(folder: Path, mounts: list[str], pip: str | None) -> None:
     """Archives of the images that deploy/compose.yaml names, and their digests."""
-    for words in (("build",), ("save", str(folder))):
+    given = [word for mount in mounts for word in ("--mount", mount)]
+    given += ["--pip", pip] if pip else []
+    for words in (["build", *given], ["save", str(folder)]):
         run(sys.executable, str(ROOT / "scripts" / "image.py"), *words)
 
 

@@ -39,13 +39,16 @@ def bundle(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def run(*words: str) -> None:
         """Of the script of images no more than the files."""
+        if words[2] == "build":
+            assert words[3:] == ("--mount", "/a", "--mount", "/b", "--pip", "/p.conf")
         if words[2] == "save":
             Path(words[3]).mkdir()
             (Path(words[3]) / "server.tar").write_bytes(b"image")
 
     monkeypatch.setattr(script, "wheels", wheels)
     monkeypatch.setattr(script, "run", run)
-    monkeypatch.setattr(sys, "argv", ["bundle.py", str(tmp_path / "made"), "--extras", "deid"])
+    more = ["--extras", "deid", "--mount", "/a", "--mount", "/b", "--pip", "/p.conf"]
+    monkeypatch.setattr(sys, "argv", ["bundle.py", str(tmp_path / "made"), *more])
     script.main()
     return tmp_path / "made"
 
