@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from unicodedata import normalize
 
@@ -90,8 +91,16 @@ def write_candidates(store: Store, merged: dict[str, str]) -> int:
             if not same and (first, other) not in rows:
                 rows.setdefault((other, first), "")
     if rows or path.is_file():
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerows([COLUMNS, *((*pair, word) for pair, word in rows.items())])
-        write_bytes(path, text.getvalue().encode(), private=True)
+        write_decided(
+            path, [dict(zip(COLUMNS, (*pair, word), strict=True)) for pair, word in rows.items()]
+        )
     return sum(not word for word in rows.values())
+
+
+def write_decided(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
+    """Write the pairs of ``candidates_of``, with what was decided of each."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: row.get(name, "") for name in COLUMNS} for row in rows)
+    write_bytes(path, text.getvalue().encode(), private=True)

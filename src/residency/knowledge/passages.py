@@ -9,7 +9,7 @@ on as a whole. Every decision is kept, with who and when and the hash of what wa
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from itertools import islice
@@ -240,6 +240,17 @@ class KnowledgeBase:
             for name, version in sorted(touched):
                 self._replace_others(name, version, by)
         return changed
+
+    def states(self, document: str) -> dict[str, str]:
+        """How each passage of a document stands, in all its versions."""
+        return dict(self.db.execute("select id, state from passages where name = ?", (document,)))
+
+    def restore(self, states: Mapping[str, str], by: str) -> None:
+        """Let passages stand again as they did, which is a decision too."""
+        with self._writing():
+            for id, state in states.items():
+                if (one := self.passage(id)).state != state:
+                    self._put(one, state, by)
 
     def _put(self, one: Passage, state: str, by: str) -> None:
         self.db.execute("update passages set state = ? where id = ?", (state, one.id))

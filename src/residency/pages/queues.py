@@ -55,6 +55,20 @@ SAID = {
         then="What is decided changes this file at once.",
         mend="The right answer",
     ),
+    "patients": Wording(
+        title="Patients who may be one",
+        ask="One name and one birth date: are both numbers of the same patient?",
+        accept="They are one patient",
+        reject="They are two",
+        then="Then run residency extract again: it takes those for one that were confirmed.",
+    ),
+    "passages": Wording(
+        title="Passages that answers may quote",
+        ask="Is this passage right, and may answers quote it?",
+        accept="It may be quoted",
+        reject="Never quote it",
+        then="What is decided counts at once, and answers show who accepted it.",
+    ),
     "feedback": Wording(
         title="What doctors called wrong or harmful",
         ask="Does the doctor's judgement hold, and is it fit to learn from?",
@@ -78,7 +92,7 @@ class Waiting(Value, frozen=True):
 def _found(request: Request, name: str) -> dict[str, queues.Queue]:
     """The queues of a project; behind a server not those with text of patients."""
     desk = desk_of(request)
-    return queues.find(desk.project(name), identified=not desk.server)
+    return queues.find(desk.project(name), not desk.server, who(request).known)
 
 
 def _queue(request: Request, name: str, queue: str) -> queues.Queue:

@@ -17,6 +17,7 @@ import msgspec
 from residency.core.errors import ResidencyError, UserError, allowed
 from residency.core.files import (
     append_jsonl,
+    csv_records,
     digest,
     enumerate_lines,
     locked,
@@ -27,9 +28,13 @@ from residency.core.files import (
     write_text,
 )
 from residency.core.types import Note, Value
+from residency.ingest.merges import COLUMNS, candidates_of, write_decided
+from residency.knowledge.orders import gives_orders
+from residency.knowledge.passages import SUFFIX, KnowledgeBase
 from residency.label.suspects import Place, SuspectRow, placed, told
 from residency.recipe import Recipe
 from residency.workflows import feedback, review
+from residency.workflows.knowledge import ORDERS
 
 LOG = "decisions.jsonl"
 ERRORS = "errors.jsonl"
@@ -144,22 +149,25 @@ def _log(queue: Queue, item: str, decision: str, who: str, was: str) -> None:
     append_jsonl(queue.path.parent / LOG, [row | ({"was": was} if was else {})], private=True)
 
 
-def find(project: Path, identified: bool = True) -> dict[str, Queue]:
+def find(project: Path, identified: bool = True, by: str = "") -> dict[str, Queue]:
     """The queues of a project by their names in an address. ``identified``: those with text of
-    patients too."""
+    patients too; ``by``: who decides, which a knowledge base keeps."""
     found: list[Queue] = []
     try:
         recipe = Recipe.load(project / "recipe.yaml")
     except ResidencyError:
         recipe = None
     if recipe is not None and recipe.deid is not None and identified:
-        path = recipe.root / recipe.deid.zone / f"{recipe.name}.review.csv"
+        zone = recipe.root / recipe.deid.zone
+        path, merged = zone / f"{recipe.name}.review.csv", candidates_of(zone, recipe.name)
         found += [Doubts(path)] if path.is_file() else []
+        found += [Namesakes(merged)] if merged.is_file() else []
     if recipe is not None:
         found += [Suspects(path, recipe) for path in sorted(project.glob(f"*/{ERRORS}"))]
     folders = (project, project / "data")
     files = sorted(path for one in folders for path in one.glob("*.jsonl") if path.is_file())
     found += [WrittenRows(path) for path in files if _is_written(path)]
+    found += [Passages(path, by) for path in sorted(project.glob(f"*{SUFFIX}"))]
     if (project / feedback.FILE).is_file():
         found.append(Judged(project / feedback.FILE))
     return {f"{one.kind}-{digest(str(one.path.relative_to(project)))[:8]}": one for one in found}
@@ -217,6 +225,87 @@ class Doubts:
         writer.writeheader()
         writer.writerows(row | {"decision": was} if self._id(row) == item else row for row in rows)
         write_text(self.path, "\ufeff" + made.getvalue(), private=True)
+
+
+class Namesakes:
+    """Patients with one name and birth date, who may be one: confirmed, they are at the next
+    extraction."""
+
+    kind, mends = "patients", False
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def _rows(self) -> list[dict[str, str]]:
+        return [row for _, row in csv_records(self.path, COLUMNS)]
+
+    def _id(self, row: dict[str, str]) -> str:
+        return digest([row["patient"], row["into"]])[:16]
+
+    def items(self) -> list[Item]:
+        """Pairs without a decision."""
+        return [
+            Item(id=self._id(row), kind="patients", quote=f"{row['patient']} = {row['into']}")
+            for row in self._rows()
+            if not row["confirmed"]
+        ]
+
+    def was(self, item: str) -> str:
+        """The decision."""
+        return next(row["confirmed"] for row in self._rows() if self._id(row) == item)
+
+    def put(self, item: str, decision: Decided, text: str) -> None:
+        """Write yes or no into its column."""
+        self.back(item, "yes" if decision == "accept" else "no")
+
+    def back(self, item: str, was: str) -> None:
+        """Write what stood there."""
+        rows = [row | {"confirmed": was} if self._id(row) == item else row for row in self._rows()]
+        write_decided(self.path, rows)
+
+
+class Passages:
+    """Passages of a knowledge base: accepted, an answer may quote them. They are not mended: a
+    changed document is a version of its own."""
+
+    kind, mends = "passages", False
+
+    def __init__(self, path: Path, by: str) -> None:
+        self.path, self.by = path, by
+
+    def items(self) -> list[Item]:
+        """Passages that wait."""
+        with KnowledgeBase(self.path) as base:
+            return [
+                Item(
+                    id=one.id,
+                    kind="passage",
+                    before=f"{one.heading}\n" if one.heading else "",
+                    quote=one.text,
+                    facts=(
+                        ("document", f"{one.document}, {one.version}"),
+                        ("last day", one.until),
+                        ("remark", ORDERS if gives_orders(one.text) else ""),
+                    ),
+                )
+                for one in base.waiting()
+            ]
+
+    def was(self, item: str) -> str:
+        """How the passages of its document stand: accepting the last of a version replaces
+        others."""
+        with KnowledgeBase(self.path) as base:
+            return msgspec.json.encode(base.states(base.passage(item).document)).decode()
+
+    def put(self, item: str, decision: Decided, text: str) -> None:
+        """Accept or reject it."""
+        with KnowledgeBase(self.path) as base:
+            base.decide([(item, decision == "accept")], self.by)
+
+    def back(self, item: str, was: str) -> None:
+        """Let the document's passages stand as they did."""
+        with KnowledgeBase(self.path) as base:
+            base.restore(msgspec.json.decode(was, type=dict[str, str]), self.by)
 
 
 class Suspects:
