@@ -394,3 +394,43 @@ def test_passages_are_decided_in_the_knowledge_base_and_versions_come_back(
         ("bo", "accepted"), ("owner", "accepted"), ("owner", "replaced"), ("owner", "rejected"),
         ("owner", "waiting"), ("owner", "accepted"), ("owner", "waiting"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "gone", "stays"),
+    [
+        ("BN Nguyễn Văn Hùng, ĐT 0912345678: phải là J45", ("Hùng", "0912345678"), "J45"),
+        ("患者张伟，电话13812345678，应为哮喘", ("张伟", "13812345678"), "哮喘"),
+        ("Mr John Smith, MRN 8812345, seen 3 March 2024: asthma", ("Smith", "8812345", "3 March"), "asthma"),
+        ("J45", (), "J45"),
+    ],
+)  # fmt: skip
+def test_words_about_an_answer_are_de_identified_before_they_are_written(
+    tmp_path: Path, words: str, gone: tuple[str, ...], stays: str
+) -> None:
+    of = feedback.Answered(id="x", model="d" * 64, name="m", route="diagnose", answer=words, written=True)  # fmt: skip
+    feedback.keep(tmp_path, of, "wrong", "ann", words, with_answer=True)
+    (row,) = lines(tmp_path / feedback.FILE)
+    for text in (row["comment"], row["of"]["answer"]):
+        assert stays in text and not any(one in text for one in gone)
+
+
+def test_words_that_cannot_be_de_identified_are_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from residency.deid.engine import Refused
+
+    monkeypatch.setattr(
+        feedback.Deidentifier, "process", lambda _, raw: Refused(raw.id, "residual")
+    )
+    of = feedback.Answered(id="x", model="d" * 64, name="m", route="diagnose", answer="J18")
+    with pytest.raises(UserError, match="write them without names"):
+        feedback.keep(tmp_path, of, "wrong", "ann", "Anna says J45")
+    assert not (tmp_path / feedback.FILE).exists()
+    feedback.keep(tmp_path, of, "right", "ann")
+
+
+def test_words_of_who_mends_are_de_identified_too(browser: TestClient, project: Path) -> None:
+    place = address(browser, "What doctors called wrong")
+    decide(browser, place, "mend", text="Mr John Smith has J18.9")
+    assert "Smith" not in (project / feedback.FILE).read_text("utf-8")

@@ -474,6 +474,8 @@ class Judged:
         comment = text.strip() if decision == "mend" else row.comment
         if decision == "mend" and not comment:
             raise UserError("Nothing was written; write what it should say, or reject it.")
+        if decision == "mend":
+            comment = feedback.without_identifiers(comment)
         new = msgspec.structs.replace(row, taken=decision, comment=comment)
         append_jsonl(self.path, [new], private=True)
 
