@@ -328,3 +328,36 @@ def test_the_page_and_its_refusals_are_in_the_language_of_the_doctor(
         assert words not in page
     refused = ask(browser, "triage", route="diagnose", **dict.fromkeys(FIELDS, ""))
     assert "Write who" not in refused.text
+
+
+def test_what_the_department_accepted_stands_beside_the_answer_and_nothing_else(
+    browser: TestClient, root: Path
+) -> None:
+    from residency.knowledge.passages import Document, KnowledgeBase
+
+    place, path = "/projects/ward/runs/triage/doctor", root / "ward/ward.kb"
+
+    def answered() -> str:
+        token = re.search(r'name="token" value="(\w+)"', browser.get(place).text)
+        assert token is not None
+        form = ASKED | {"route": "diagnose", "token": token[1]}
+        return unescape(browser.post(place, data=form).text)
+
+    assert "knowledge base" not in answered()
+    try:
+        with KnowledgeBase(path, "ward") as base:
+            texts = ("Ho khan ba ngày: nghe phổi.", "Ho khan ba ngày: <b>chưa duyệt</b>.")
+            base.add(
+                Document(name=f"g{n}", version="1", text=text, until="2099-01-01")
+                for n, text in enumerate(texts)
+            )
+            assert "No source" in answered()
+            base.decide([(base.waiting()[0].id, True)], "bs. Lan")
+            page = answered()
+        assert "<blockquote" in page and texts[0] in page and "chưa duyệt" not in page
+        assert re.search(
+            r"g0, 1\.\s+Accepted by bs\. Lan on 20\d\d-\d\d-\d\d\. Valid until 2099", page
+        )
+        assert "they do not say that the answer is right" in page
+    finally:
+        path.unlink(missing_ok=True)

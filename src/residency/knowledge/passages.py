@@ -241,6 +241,12 @@ class KnowledgeBase:
                 self._replace_others(name, version, by)
         return changed
 
+    def accepted(self, id: str) -> tuple[str, str]:
+        """Who accepted a passage, and on which day."""
+        asked = "select by_whom, substr(at, 1, 10) from decisions where passage = ?"
+        by, day = self.db.execute(f"{asked} order by rowid desc limit 1", (id,)).fetchone()
+        return by, day
+
     def states(self, document: str) -> dict[str, str]:
         """How each passage of a document stands, in all its versions."""
         return dict(self.db.execute("select id, state from passages where name = ?", (document,)))

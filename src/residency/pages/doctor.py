@@ -23,6 +23,7 @@ from residency.pages.forms import Form, posted
 from residency.pages.tries import pieces
 from residency.serve.routes.clinical import language
 from residency.workflows.feedback import VERDICTS, Answered, keep
+from residency.workflows.knowledge import Source, sources
 
 router = APIRouter(prefix="/projects/{name}/runs/{run}")
 behind = APIRouter()
@@ -89,6 +90,7 @@ def ask_one_run(request: Request, name: str, run: str, form: Posted) -> HTMLResp
     folder, route, given = desk.run(name, run), _route(form, routes), _given(form)
     said = _asked(route, given, lambda body: ask_run(desk, folder, route, body))
     written = not served_of(folder).card.labels
+    place["sources"] = _sources(desk.project(name), given, said)
     return _shown(request, routes, given, said, route, written, **place)
 
 
@@ -138,7 +140,9 @@ def ask_behind(request: Request, form: Posted) -> HTMLResponse:
     department = form.one("department").strip()
     to = {"department": department} if department else {}
     said = _asked(route, given, lambda body: ask_server(server, token, route, body | to))
-    return _shown(request, routes, given | {"department": department}, said, route, **BEHIND)
+    near = _sources(desk_of(request).root, given, said, department) if department else None
+    given |= {"department": department}
+    return _shown(request, routes, given, said, route, sources=near, **BEHIND)
 
 
 @behind.post("/doctor/feedback")
@@ -165,6 +169,17 @@ def _asked(route: str, given: Mapping[str, str], ask: Callable[[dict[str, str]],
         return Said(failure=str(error))
 
 
+def _sources(
+    folder: Path, given: Mapping[str, str], said: Said, department: str = ""
+) -> list[Source] | None:
+    """What the department's knowledge base holds that is nearest to what was asked and answered."""
+    if not said.found:
+        return None
+    return sources(
+        folder, "\n".join([said.found.get("diagnosis") or "", *given.values()]), department
+    )
+
+
 def _given(form: Form) -> dict[str, str]:
     return {one: form.one(one) for one in (*FIELDS, "text")}
 
@@ -183,6 +198,7 @@ def _shown(
     route: str = "",
     written: bool = True,
     thanks: bool = False,
+    sources: list[Source] | None = None,
     **place: Any,
 ) -> HTMLResponse:
     """The page, with an answer where something was asked."""
@@ -203,6 +219,7 @@ def _shown(
         pieces=pieces(given["text"], entities) if entities is not None else (),
         verdicts=VERDICTS,
         thanks=thanks,
+        sources=sources,
         **place,
     )
 

@@ -20,7 +20,7 @@ from residency.corpus import load
 from residency.ingest.decode import Unreadable
 from residency.ingest.documents import words_of
 from residency.knowledge.orders import gives_orders
-from residency.knowledge.passages import Document, KnowledgeBase, Passage
+from residency.knowledge.passages import SUFFIX, Document, KnowledgeBase, Passage
 from residency.knowledge.quotes import Sentence, check, claims
 from residency.locale.tokenise import detect
 from residency.recipe import Recipe
@@ -52,6 +52,28 @@ class Answer(Value, frozen=True):
     sentences: tuple[Sentence, ...]
     offered: tuple[Passage, ...]
     """The passages that the model was given."""
+
+
+class Source(Value, frozen=True):
+    """A passage that may be quoted, word for word, and who said so."""
+
+    passage: Passage
+    by: str
+    on: str
+    """The day on which it was accepted."""
+
+
+def sources(folder: Path, words: str, department: str = "", most: int = 3) -> list[Source] | None:
+    """The passages nearest to some words, of the knowledge bases that lie in a folder; ``None``
+    where there is none. ``department``: of that department's alone. Passages that speak to a model
+    are left out."""
+    found: list[Source] | None = None
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        with KnowledgeBase(path) as base:
+            if department in ("", base.department):
+                near = (one for one in base.search(words, most) if not gives_orders(one.text))
+                found = (found or []) + [Source(one, *base.accepted(one.id)) for one in near]
+    return found
 
 
 def add(
