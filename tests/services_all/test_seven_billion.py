@@ -111,8 +111,8 @@ def test_seven_billion_weights_fit_a_card_of_6_gb_as_planned(
     (tmp_path / "shape.json").write_text(json.dumps(said))
     script = Path(__file__).with_name("random_gguf.py")
     subprocess.run([python, script, tmp_path / "shape.json", file], check=True, env={})
-    token_bytes, words = gguf.sizes(tmp_path)
-    exported: Any = Namespace(token_bytes=token_bytes, words=words)
+    token_bytes, words, layer = gguf.sizes(tmp_path)
+    exported: Any = Namespace(token_bytes=token_bytes, words=words, layer=layer)
     planned = gguf.memory(exported, tmp_path, TOKENS, 1)
     how = ("--model", file, "--window", TOKENS, "--rows", 1)
     command = [str(one) for one in (python, Path(llama_server.__file__).resolve(), *how)]

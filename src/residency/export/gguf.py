@@ -67,6 +67,8 @@ class Gguf(merged.Exported, frozen=True):
     """Memory that each token of a conversation takes: its keys and values in 16 bits."""
     words: int = 0
     """Size of its vocabulary."""
+    layer: int = 0
+    """Numbers that a layer computes of a token."""
 
 
 def read(folder: Path) -> Gguf:
@@ -92,8 +94,9 @@ def read(folder: Path) -> Gguf:
 
 def memory(found: Gguf, folder: Path, window: int, rows: int) -> tuple[float, float]:
     """Bytes that llama.cpp takes: the weights, and beside them the keys and values of ``rows``
-    conversations of ``window`` tokens, with the scores of a batch's words in 32 bits."""
-    beside = found.token_bytes * window * rows + 4 * BATCH * found.words
+    conversations of ``window`` tokens, with a batch's scores of words and what a layer computes of
+    it, in 32 bits."""
+    beside = found.token_bytes * window * rows + 4 * BATCH * (found.words + found.layer)
     return (folder / MODEL).stat().st_size, beside
 
 
@@ -142,6 +145,7 @@ def export(artefact: Path, out: Path, numbers: Numbers = "f32") -> Gguf:
             furthest=said_of[1],
             token_bytes=config[0],
             words=config[1],
+            layer=config[2],
             files={
                 path.relative_to(partial).as_posix(): file_digest(path)
                 for path in sorted(partial.rglob("*"))
@@ -307,12 +311,15 @@ def likelihood(ids: Sequence[int], place: int, top: int = 1) -> dict[str, Any]:
     }
 
 
-def sizes(model: Path) -> tuple[int, int]:
-    """Bytes of a token's keys and values in 16 bits, and the size of the vocabulary."""
+def sizes(model: Path) -> tuple[int, int, int]:
+    """Bytes of a token's keys and values in 16 bits, the size of the vocabulary, and how many
+    numbers a layer computes of a token."""
     from transformers import AutoConfig
 
     found = AutoConfig.from_pretrained(model)
     heads = found.num_attention_heads
     size = getattr(found, "head_dim", None) or found.hidden_size // heads
     keys = getattr(found, "num_key_value_heads", None) or heads
-    return 2 * 2 * found.num_hidden_layers * keys * size, found.vocab_size
+    inner = getattr(found, "intermediate_size", None) or 4 * found.hidden_size
+    layer = 2 * inner + 4 * found.hidden_size
+    return 2 * 2 * found.num_hidden_layers * keys * size, found.vocab_size, layer
