@@ -3,8 +3,10 @@ none does."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from real_servers import Hospital, needed
@@ -21,6 +23,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def admin(request: pytest.FixtureRequest) -> str:
     """The URL of a server's administrator."""
     return needed(f"RESIDENCY_TEST_{request.param.upper()}")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser; of a module, since its event loop would be in the way of others'."""
+    sync = pytest.importorskip("playwright.sync_api")
+    flags = ["--no-sandbox"] if os.getuid() == 0 else []
+    with sync.sync_playwright() as playwright:
+        program = needed("RESIDENCY_TEST_CHROMIUM")
+        started = playwright.chromium.launch(executable_path=program, args=flags)
+        yield started
+        started.close()
 
 
 @pytest.fixture

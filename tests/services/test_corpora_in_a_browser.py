@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_pages_in_a_browser import Reader, chromium, pages  # noqa: F401 - fixtures
+from test_pages_in_a_browser import Reader, pages  # noqa: F401 - a fixture
 
 from residency.core.run_folder import Run
 
@@ -51,7 +51,7 @@ def make_small(recipe: Path) -> None:
 
 @pytest.mark.parametrize("corpus", [*CORPORA])
 def test_a_corpus_goes_from_its_file_to_a_report_in_at_most_six_clicks_to_training(
-    chromium: Any,  # noqa: F811
+    chromium: Any,
     pages: tuple[Path, str],  # noqa: F811
     tmp_path: Path,
     corpus: str,

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 import yaml
-from real_servers import needed
 
 LONG = 600
 """Seconds that guard against a hang, and measure nothing."""
@@ -126,17 +125,6 @@ def opened(recipe: Path, port: str = "0") -> Iterator[Server]:
         yield found
     finally:
         found.kill()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    sync = pytest.importorskip("playwright.sync_api")
-    flags = ["--no-sandbox"] if os.getuid() == 0 else []
-    with sync.sync_playwright() as playwright:
-        program = needed("RESIDENCY_TEST_CHROMIUM")
-        started = playwright.chromium.launch(executable_path=program, args=flags)
-        yield started
-        started.close()
 
 
 PLACE = """([start, end]) => {

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 import yaml
-from real_servers import needed
 
 from residency.synth.clinical_notes import records
 
@@ -53,17 +52,6 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]
             yield folder, served.stdout.readline().strip()
         finally:
             served.terminate()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    sync = pytest.importorskip("playwright.sync_api")
-    flags = ["--no-sandbox"] if os.getuid() == 0 else []
-    with sync.sync_playwright() as playwright:
-        program = needed("RESIDENCY_TEST_CHROMIUM")
-        started = playwright.chromium.launch(executable_path=program, args=flags)
-        yield started
-        started.close()
 
 
 class Reader:

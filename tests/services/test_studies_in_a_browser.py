@@ -22,7 +22,7 @@ from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 import pytest
-from test_pages_in_a_browser import Reader, chromium  # noqa: F401 - a fixture
+from test_pages_in_a_browser import Reader
 
 from by_hand import mean_interval
 from residency.evals.study import OpenStudy, key_path, open_study
@@ -162,7 +162,7 @@ def mark(page: Any, number: int, choice: str) -> None:
 
 
 def test_two_raters_lose_and_double_no_vote_whatever_happens_between(
-    chromium: Any,  # noqa: F811
+    chromium: Any,
     tmp_path: Path,
 ) -> None:
     study = made(tmp_path, 20, raters=["ann", "bob:vi"])
@@ -463,7 +463,7 @@ def all_kinds(tmp_path: Path, server: StandIn) -> Iterator[tuple[str, list[tuple
 
 @pytest.mark.parametrize("lang", ["vi", "zh", "en"])
 def test_no_page_is_wider_than_a_phone_and_axe_finds_nothing_serious(
-    chromium: Any,  # noqa: F811
+    chromium: Any,
     all_kinds: tuple[str, list[tuple[str, str]]],
     lang: str,
 ) -> None:
