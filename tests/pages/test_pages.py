@@ -623,3 +623,45 @@ def test_the_plans_verdict_is_in_the_language_of_the_page() -> None:
     )
     assert "权重（0.5 GB）" in words_in("zh").said(said)
     assert words_in("en").said(said) == said
+
+
+def faults_of(folder: Path) -> set[str]:
+    """What the readers of files say of a row, out of their source."""
+    import ast
+
+    found = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.keyword) and node.arg in ("fault", "left_out"):
+                found |= {
+                    one.value
+                    for one in ast.walk(node.value)
+                    if isinstance(one, ast.Constant) and isinstance(one.value, str)
+                }
+    return {one for one in found if " " in one and not one.startswith((" ", '"', ")"))}
+
+
+@pytest.mark.parametrize("lang", ["vi", "zh"])
+def test_what_check_finds_is_said_in_the_language_of_the_page(lang: str) -> None:
+    from residency.corpus import span_repair
+    from residency.corpus.leaks import NAMES, Grouping, Leak
+    from residency.evals.words import words_of
+
+    source = Path(span_repair.__file__).parent
+    words = words_of(lang, Path(pages.__file__).parent / "words")
+    faults = faults_of(source) | {
+        value for name, value in vars(span_repair).items() if name.isupper() and isinstance(value, str)
+    }  # fmt: skip
+    assert len(faults) > 40
+    said = [f"a.jsonl:3: row rejected: {fault}." for fault in faults]
+    for tie in NAMES:
+        for sets in (1, 2):
+            leak = Leak(tie=tie, parts=("train", "test"), sets=sets, notes=sets + 1, ids=("x",))
+            said.append(f"data.notes: {leak.words}.")
+    for more in ({"largest_cluster": 900}, {"largest": 900}):
+        grouping = Grouping(notes=1000, groups=2, ties={}, clustered=0, **{"largest": 1, "largest_cluster": 1} | more)  # fmt: skip
+        assert grouping.warning
+        said.append(f"data.notes: {grouping.warning}")
+    english = re.compile(r"\b(the|is|are|has|of|in|and|not|span|row|with|text)\b")
+    left = [one for one in said if english.search(words.said(one))]
+    assert left == []
