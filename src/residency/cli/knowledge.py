@@ -1,10 +1,10 @@
-"""The verbs of knowledge: graphs of facts with their sources and what is made of them, and bases
-that answers may quote."""
+"""The verbs of knowledge: graphs of facts with their sources and what is made of them, bases that
+answers may quote, and risk models."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -433,3 +433,96 @@ def _shown(one: Sentence) -> str:
     if one.state == "withheld":
         return f"[a sentence was withheld: it {one.why}]"
     return f"[no source: {one.why}] {one.text}"
+
+
+risk = typer.Typer(
+    help="Risk models: an ONNX model beside a card of what it may be asked.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(risk, name="risk")
+CardPath = Annotated[Path, argument("CARD", help="The model's card (YAML).")]
+
+
+@risk.command(name="show")
+def show_risk(
+    card: CardPath,
+    tool: Annotated[
+        bool, option("--tool", help="As JSON for the tools of a chat (OpenAI's form).")
+    ] = False,
+) -> None:
+    """Check a card and its model, and show what may be asked."""
+    from residency.knowledge.risk import Category, RiskModel
+
+    found = RiskModel(card)
+    if tool:
+        import json
+
+        print(json.dumps(found.tool(), ensure_ascii=False, indent=2))
+        return
+    listed = table("input", "unit", "trained on", "other units", title=found.card.name)
+    for name, one in found.card.inputs.items():
+        if isinstance(one, Category):
+            listed.add_row(name, "", ", ".join(one.values), "")
+            continue
+        low, high = one.range
+        listed.add_row(name, one.unit, f"{low:g} to {high:g}", ", ".join(one.units))
+    terminal().print(listed)
+    for key in ("outcome", "population"):
+        say(f"{key}: {getattr(found.card, key)['en']}")
+    say(f"source: {found.card.source}")
+
+
+@risk.command(name="ask")
+def ask_risk(
+    card: CardPath,
+    values: Annotated[
+        list[str] | None,
+        argument("[INPUT=VALUE]...", help="Such as 'bilirubin=17 umol/L' sex=f."),
+    ] = None,
+    what_if: Annotated[
+        str, option("--what-if", help="One input changed, e.g. 'bilirubin=2 mg/dL'.")
+    ] = "",
+    call: Annotated[
+        Path | None,
+        option("--call", help="A file with the arguments of a tool call (JSON); - reads them."),
+    ] = None,
+    lang: Annotated[Literal["vi", "zh", "en"], option("--lang", help="Of the answer.")] = "en",
+) -> None:
+    """Ask for a probability: values in a unit of the card, within what it was trained on.
+
+    A what-if says what is so of other patients in the training data, not what a change does.
+    With --call the answer is JSON, for the turn of the tool. For learning and for tests, never for
+    care.
+    """
+    from residency.core.files import canonical
+    from residency.knowledge.risk import RiskModel
+
+    given: dict[str, object] = dict(map(_pair, values or []))
+    if call is not None:
+        given |= _arguments(call)
+    done = RiskModel(card).ask(given, lang, _pair(what_if) if what_if else None)
+    say(canonical(done).decode() if call is not None else done.text)
+
+
+def _pair(one: str) -> tuple[str, object]:
+    name, sign, value = one.partition("=")
+    if not sign:
+        raise UserError("risk ask: an input and its value, such as 'bilirubin=17 umol/L'.")
+    return name.strip(), value
+
+
+def _arguments(path: Path) -> dict[str, object]:
+    """Of a tool call, as the chat wrote them."""
+    import sys
+
+    import msgspec
+
+    from residency.core.files import NO_JSON, read_text
+
+    try:
+        text = sys.stdin.read() if str(path) == "-" else read_text(path)
+        return msgspec.json.decode(text, type=dict[str, object])
+    except NO_JSON:
+        raise UserError("--call: no JSON object; the arguments of a tool call.") from None

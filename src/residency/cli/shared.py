@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "projects": "demo init import ui schema",
     "records": "extract deid synth pubmed fhir split trace erase",
-    "knowledge": "graph kb",
+    "knowledge": "graph kb risk",
     "labelling": "label",
     "training": "check plan run tagger",
     "evaluation": "eval report predict chat compare ratings study curve bench cblue",
