@@ -3,6 +3,7 @@ when it is followed."""
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ import pytest
 import transformers
 
 from conftest import ROOT
+from residency.cli.training import rarely_collected
+from residency.core.errors import UserError
 from residency.recipe import Recipe
 from residency.train import estimate
 from residency.train.defaults import GENERATIVE_RATES
@@ -240,3 +243,11 @@ def test_a_remembered_plan_loads_no_torch(project: Path, tmp_path: Path) -> None
     )
     shown = [subprocess.check_output([sys.executable, "-c", said], text=True) for _ in range(2)]
     assert shown == ["True\n", "False\n"]
+
+
+def test_garbage_is_looked_for_as_before_once_a_plan_is_made_or_fails() -> None:
+    before = gc.get_threshold()
+    with pytest.raises(UserError), rarely_collected():
+        assert gc.get_threshold()[0] > before[0]
+        raise UserError("no such base")
+    assert gc.get_threshold() == before
