@@ -194,3 +194,22 @@ def test_a_hundred_thousand_questions_take_no_more_memory_than_ten_thousand(tmp_
         )  # fmt: skip
         peaks.append(float(done.stdout))
     assert peaks[1] < peaks[0] + 20, peaks
+
+
+def test_what_a_model_missed_is_asked_about_first(small: tuple[Path, Path], tmp_path: Path) -> None:
+    graph, folder = small
+    rows = [row for row in read(folder)["train"] if row["kind"] == "list" and row["lang"] == "en"]
+    wrong, right = rows[0], next(row for row in rows[1:] if row["group"] != rows[0]["group"])
+    answered = tmp_path / "answered.jsonl"
+    lines = [{**wrong, "output": "Malaria, 40 mg."}, right]
+    answered.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+
+    def groups(name: str, missed_by: tuple[Path, ...]) -> Counter[str]:
+        write_questions(graph, tmp_path / name, 12, ("en",), missed_by=missed_by)
+        every = read(tmp_path / name).values()
+        return Counter(row["group"] for several in every for row in several)
+
+    before, after = groups("before", ()), groups("after", (answered,))
+    assert before[wrong["group"]] <= 1
+    assert after[wrong["group"]] > 3 and after.total() == 12
+    assert after[right["group"]] <= before[right["group"]]

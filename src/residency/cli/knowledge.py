@@ -183,6 +183,10 @@ def questions(
     relations: Annotated[
         str, option("--relations", help="Some relations alone, e.g. treated_by,leads_to.")
     ] = "",
+    missed_by: Annotated[
+        list[Path] | None,
+        option("--missed-by", help="Such rows with a model's answers; what it missed comes first."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Another one draws others.")] = 0,
 ) -> None:
     """Ask about the facts of a graph.
@@ -195,7 +199,15 @@ def questions(
 
     with tracking() as tracker:
         done = write_questions(
-            path, out, count, _list(lang), seed, _list(kinds), _list(relations), tracker
+            path,
+            out,
+            count,
+            _list(lang),
+            seed,
+            _list(kinds),
+            _list(relations),
+            tracker,
+            missed_by or (),
         )
     listed = table("facts about", "asked", "of", right=["asked", "of"])
     for relation, (asked, every) in done.covered.items():

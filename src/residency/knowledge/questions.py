@@ -10,7 +10,7 @@ facts first, then other forms for them.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -151,14 +151,21 @@ class Asker:
         ]
         return sorted(found, key=lambda slot: draw(self.seed, "slot", part, *slot))
 
-    def ask(self) -> Iterator[Question]:
-        """All questions, each once, every unit in turn."""
+    def ask(self, first: Collection[int] = ()) -> Iterator[Question]:
+        """All questions, each once, every unit in turn; what holds a fact of ``first`` is asked in
+        every form before the others."""
+        before, after = list[Unit](), list[Unit]()
+        for unit, facts in self.units.items():
+            (before if any(fact.id in first for fact in facts) else after).append(unit)
+        for units in (before, after):
+            yield from self._in_turn(units)
+
+    def _in_turn(self, open_: list[Unit]) -> Iterator[Question]:
         slots = {part: self.slots(part) for part in PARTS}
         rounds = max(
-            (len(facts) * len(slots[self.parts[unit]]) for unit, facts in self.units.items()),
+            (len(self.units[unit]) * len(slots[self.parts[unit]]) for unit in open_),
             default=0,
         )
-        open_ = list(self.units)
         for number in range(rounds):
             open_ = [
                 unit

@@ -267,12 +267,17 @@ def write_questions(
     kinds: Sequence[str] = (),
     relations: Sequence[str] = (),
     tracker: Tracker | None = None,
+    missed_by: Sequence[Path] = (),
 ) -> Asked:
     """Write questions about a graph into a new folder: ``qa.PART.jsonl`` (format alpaca),
     ``exam.PART.jsonl`` (format exam), ``coverage.json``. Every language has an equal share; rows
-    are written as they are made."""
+    are written as they are made.
+
+    ``missed_by``: rows as ``check_answers`` reads them, with a model's answers; the facts of those
+    that do not hold are asked about first, in every form of words."""
     tracker = tracker or Silent()
     graph = graph_file.read(path)
+    missed = _missed(graph, missed_by)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: is there already and not empty; name another folder.")
     askers = [Asker(graph, lang, seed, kinds, relations) for lang in dict.fromkeys(langs)]
@@ -287,7 +292,7 @@ def write_questions(
         }
         for number, asker in enumerate(askers):
             share = (count + number) // len(askers)
-            for question in islice(asker.ask(), share):
+            for question in islice(asker.ask(missed), share):
                 form = "exam" if question.kind in EXAM else "qa"
                 files[form, question.part].write(encoder.encode(row(question)) + b"\n")
                 told[question.kind] += 1
@@ -309,6 +314,17 @@ def write_questions(
         write_json(folder / "coverage.json", asked)
     tracker.end(f"{asked.pairs} questions")
     return asked
+
+
+def _missed(graph: Graph, answers: Sequence[Path]) -> set[int]:
+    checks, found = dict[str, AnswerCheck](), set[int]()
+    for file in answers:
+        for line, raw in enumerate_lines(file):
+            row = _answer(raw, f"{file}:{line}")
+            check = checks.setdefault(row.lang, AnswerCheck(graph, row.lang))
+            if check.faults(row.asked, row.said, row.facts, row.before):
+                found.update(row.facts)
+    return found
 
 
 def _why(askers: Iterable[Asker]) -> str:
