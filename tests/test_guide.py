@@ -36,6 +36,8 @@ ELSEWHERE = {
     "residency model list": "the same",
     "residency model promote": "the same",
     "residency model rollback": "the same",
+    "residency watch ": "wants labelled records of the field; tests/flow/test_drift_and_retuning.py",
+    "residency retune ": "the same",
     "residency audit ": "wants a server that has served; tests/serve/test_audit_chain.py",
 }
 """Commands that are run by other tests."""

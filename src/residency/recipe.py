@@ -18,6 +18,7 @@ from residency.core.part import Part, parse
 from residency.corpus.load import Data
 from residency.deid.options import Deid
 from residency.evals.floor import SafetyFloor
+from residency.evals.watching import Watch
 from residency.evals.words import ReportSettings
 from residency.ingest.sources import Extract
 from residency.label.campaign import Label
@@ -149,6 +150,9 @@ class Recipe(Part):
     report: ReportSettings = Field(
         default=ReportSettings(), exclude_if=lambda asked: asked == ReportSettings()
     )
+    watch: Watch = Field(default=Watch(), exclude_if=lambda asked: asked == Watch())
+    """How the model is watched in the field, and tuned again. Only ``residency watch`` and
+    ``residency retune`` read it."""
     _root: Path = PrivateAttr(default=Path())
 
     @model_validator(mode="after")

@@ -1,4 +1,5 @@
-"""The verbs of keeping and moving what there is: an archive of it and back, and a bundle."""
+"""The verbs of operation: a model watched in the field and tuned again; an archive of what there is
+and back, and a bundle."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from residency.cli.shared import app, argument, option, say
+from residency.cli.shared import Overrides, RunPath, Runs, app, argument, option, say, tracking
 
 if TYPE_CHECKING:
     from residency.workflows.backup import Backup
@@ -15,6 +16,51 @@ if TYPE_CHECKING:
 KeyName = Annotated[
     str, typer.Option("--key", help="Environment variable with the key of the zone.")
 ]
+
+
+@app.command()
+def watch(run: RunPath, overrides: Overrides = None) -> None:
+    """Compare a model in the field with its baseline, on labelled records (watch.gold=...).
+
+    Says drift, no drift, or undecided and how many more records decide it; writes a page, JSON and
+    Prometheus figures into RUN/watch. Exits with 2 on drift, else with 0.
+    """
+    from residency.workflows.watch import watch as look
+
+    with tracking() as tracker:
+        found, page = look(run, overrides or (), tracker)
+    say(found.why)
+    for hint in found.hints:
+        say(f"hint, no proof: {hint}")
+    say(f"report  {page}")
+    if found.verdict == "drift":
+        raise typer.Exit(2)
+
+
+@app.command()
+def retune(
+    run: RunPath,
+    overrides: Overrides = None,
+    runs: Runs = Path("runs"),
+    ledger: Annotated[Path, typer.Option("--models", help="Folder of the model ledger.")] = Path(
+        "models"
+    ),
+    alias: Annotated[
+        str, option("--alias", help="The name that is promoted; without it nothing is.")
+    ] = "",
+    due: Annotated[
+        bool, typer.Option("--due", help="Also without drift, where watch.days have gone by.")
+    ] = False,
+) -> None:
+    """On drift ask for 100 more records; once they are labelled, tune again and promote if better.
+
+    The same command goes on from where it is: what was asked for, tuned or decided is not done
+    again. Exits with 2 where labels or the new model are refused: the old one stays.
+    """
+    from residency.workflows.retune import retune as step
+
+    with tracking() as tracker:
+        say(step(run, overrides or (), runs, ledger, alias, due, tracker))
 
 
 @app.command()

@@ -26,7 +26,7 @@ SECTIONS = {
     "evaluation": "eval report predict chat compare ratings study curve bench cblue",
     "serving": "export serve",
     "models": "model audit",
-    "operations": "backup restore bundle",
+    "operations": "watch retune backup restore bundle",
 }
 """The sections of the help, in the order of the road, and their verbs. The functions of a section's
 verbs stand in the file of its name."""
