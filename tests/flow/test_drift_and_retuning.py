@@ -133,7 +133,7 @@ def test_a_changed_template_is_found_and_nothing_before_it(copy: Path) -> None:
     assert not any(word in (copy / "watch/watch.json").read_text() for word in ("Rx ", "Patient"))
 
 
-def test_the_loop_asks_once_tunes_once_and_brings_f1_back(
+def test_the_loop_asks_once_tunes_once_and_promotes_what_is_better(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models, runs = copy.parents[1] / "models", copy.parent

@@ -122,18 +122,6 @@ def proxies(predictions: Sequence[Prediction], f1: float) -> NDArray[np.float64]
 def page(found: Watched) -> Page:
     """The history on one page."""
     whole = found.labels[""]
-    rows = [
-        (
-            name or "all labels",
-            one.verdict,
-            "" if one.f1 is None else f"{one.f1:.3f}",
-            "" if one.f1 is None else f"{100 * one.fall:+.1f}",
-            "" if one.f1 is None else f"{100 * one.low:+.1f} to {100 * one.high:+.1f}",
-            f"{one.evidence:,.3g}",
-            _needed(one),
-        )
-        for name, one in found.labels.items()
-    ]
     weeks = [
         (
             week.begins.isoformat(),
@@ -164,7 +152,7 @@ def page(found: Watched) -> Page:
                 title="Labels",
                 text=f"Falls are in points of F1 below the baseline. {found.proxy}",
                 columns=("label", "verdict", "F1", "fall", "90 % interval", "evidence", "more"),
-                rows=tuple(rows),
+                rows=tuple(_row(name, one) for name, one in found.labels.items()),
                 numeric=(2, 3, 4, 5),
             ),
             Section(
@@ -207,6 +195,15 @@ def prometheus(found: Watched) -> str:
     ):
         lines += [f"# TYPE {name} gauge", f'{name}{{run="{found.run}"}} {value}']
     return "\n".join(lines) + "\n"
+
+
+def _row(name: str, one: Reading) -> tuple[str, ...]:
+    """What the weeks say of a label, as the page's table has it."""
+    figures = ("", "", "")
+    if one.f1 is not None:
+        bounds = f"{100 * one.low:+.1f} to {100 * one.high:+.1f}"
+        figures = (f"{one.f1:.3f}", f"{100 * one.fall:+.1f}", bounds)
+    return name or "all labels", one.verdict, *figures, f"{one.evidence:,.3g}", _needed(one)
 
 
 def _needed(one: Reading) -> str:

@@ -276,7 +276,8 @@ def merged(field: Field, batch: Sequence[Note], folder: Path) -> tuple[Recipe, l
             data[part] = os.path.relpath(folder / f"{part}.jsonl", recipe.root)
     value = recipe.mapping()
     value["data"] = {**value["data"], name: data}
-    since = max(watching.when(note) for note in batch if note.written_at).date()
+    dated = (note for note in (*batch, *field.notes) if note.written_at)
+    since = max(watching.when(note) for note in dated).date()
     value["watch"] = {**value.get("watch", {}), "since": since, "labelled": ""}
     return Recipe.from_mapping(value, recipe.root, where=str(folder)), held
 
