@@ -79,6 +79,11 @@ class Evaluate(Part):
     metrics: tuple[str, ...] = Field(default=(), exclude_if=lambda names: not names)
     """Metrics of written answers beside the usual ones: a file of ``metrics/answers``, or
     ``package.module:function``, which gives a reference and an answer a value, or none."""
+    prevalence: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default={}, exclude_if=lambda stated: not stated
+    )
+    """Of a label where it is to be screened for, e.g. ``{pneumonia: 0.02}``: the report also gives
+    PPV and NPV there."""
     bootstrap: int = Field(default=1000, ge=0)
     """Resamples behind each interval; 0 for none."""
     limit: int | None = Field(default=None, ge=1)

@@ -350,6 +350,11 @@ def test_each_label_is_a_test_of_its_own_with_calibration() -> None:
     found = {one.metric: (one.value, one.n) for one in first.scores}
     assert found["sensitivity"] == (pytest.approx(2 / 3), 15) and found["specificity"] == (1, 5)
     assert found["ppv"] == (1, 10) and found["npv"] == (0.5, 10)
+    stated = score(examples, predictions, CLASSIFY, INFO, bootstrap=50, prevalence={"a": 0.25})
+    there = {one.metric: one for one in stated.screening[0].scores}["npv_at_prevalence"]
+    assert there.value == pytest.approx(0.9)  # 0.75 / (0.75 + 0.25 / 3)
+    assert there.low is not None and "prevalence 0.25" in there.procedure
+    assert "ppv_at_prevalence" not in {one.metric for one in stated.screening[1].scores}
     assert found["auroc"][0] == pytest.approx(
         (10 + 5 / 2) / 15
     )  # 10 of 15 above all others, 5 tied with them

@@ -74,6 +74,39 @@ def test_the_area_is_scikit_learns(ties: bool) -> None:
     assert low < area < high
 
 
+def test_a_predictive_value_at_a_stated_prevalence_is_bayes_and_covers_the_truth() -> None:
+    """Sensitivity 0.9 of 40, specificity 0.95 of 200, 2 % ill: 0.018 / (0.018 + 0.049)."""
+    hit, alarm, share = 0.9, 0.05, 0.02
+    true = share * hit / (share * hit + (1 - share) * alarm)
+    covered, rounds = 0, 600
+    chance = np.random.default_rng(7)
+    ids = own(240)
+    ill = [True] * 40 + [False] * 200
+    well = [not one for one in ill]
+    for _ in range(rounds):
+        said = chance.random(240) < np.where(ill, hit, alarm)
+        ends = [
+            screening.proportion(said.tolist(), ill, ids),
+            screening.proportion((~said).tolist(), well, ids),
+        ]
+        value, low, high = screening.predictive_value(ends[0], ends[1], share)
+        assert 0 <= low <= value <= high <= 1
+        covered += low <= true <= high
+    assert 0.93 <= covered / rounds <= 0.97
+    value, *_ = screening.predictive_value((hit, 0.8, 0.95), (1 - alarm, 0.9, 0.98), share)
+    assert value == pytest.approx(0.018 / 0.067)
+    negative, *_ = screening.predictive_value((1 - alarm, 0.9, 0.98), (hit, 0.8, 0.95), 1 - share)
+    assert negative == pytest.approx(0.931 / (0.931 + 0.002))
+
+
+def test_a_predictive_value_of_a_test_without_a_fault_has_a_bound() -> None:
+    value, low, high = screening.predictive_value((1, 0.9, 1), (1, 0.98, 1), 0.02)
+    assert (value, high) == (1, 1)  # the ratio's bound: 0.02 / sqrt(0.9 * 1.1)
+    assert low == pytest.approx(1 / (1 + 49 * 0.02 / 0.99**0.5))
+    assert screening.predictive_value((0, 0, 0.1), (0.9, 0.8, 0.95), 0.02)[:2] == (0, 0)
+    assert isnan(screening.predictive_value((0, 0, 0.1), (1, 0.9, 1), 0.02)[0])
+
+
 def test_the_variance_is_delongs_by_hand() -> None:
     # positives 3, 1; negatives 0, 2: the positives beat 2 and 1 of 2, the negatives are beaten by 2
     # and 1 of 2

@@ -33,6 +33,8 @@ METRICS = {  # those of written answers say their titles themselves
     "over_refusal": "Harmless questions not answered (lower is better)",
     "ppv": "PPV",
     "npv": "NPV",
+    "ppv_at_prevalence": "PPV at the stated prevalence",
+    "npv_at_prevalence": "NPV at the stated prevalence",
     "auroc": "AUROC",
     "ece": "Expected calibration error",
     "loss": "Loss (lower is better)",

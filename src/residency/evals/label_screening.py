@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan
 
 from residency.core.types import Example, Prediction, Score, Screening
@@ -17,9 +17,11 @@ def screen(
     card: Card,
     groups: Sequence[str],
     level: float,
+    prevalence: Mapping[str, float] | None = None,
 ) -> tuple[Screening, ...]:
     """Each label that gold holds, and is not held by every item, as a test of its own. An item
-    without an answer is negative."""
+    without an answer is negative. ``prevalence``: of labels where the test is to be used, for their
+    predictive values there."""
     golds = [set(labels_of(example.gold, card)) for example in examples]
     said = [set(labels_of(prediction.answer, card)) for prediction in predictions]
     chances = [chances_of(prediction.answer, card) for prediction in predictions]
@@ -37,6 +39,7 @@ def screen(
             [one.get(label, 0.0) for one in chances] if known else None,
             groups,
             level,
+            (prevalence or {}).get(label),
         )
         for label in labels
     )
@@ -49,6 +52,7 @@ def _test(
     chances: Sequence[float] | None,
     groups: Sequence[str],
     level: float,
+    prevalence: float | None,
 ) -> Screening:
     from residency.metrics import screening
 
@@ -65,6 +69,16 @@ def _test(
             ("npv", well, missed),
         )
     ]
+    if prevalence is not None:
+        ends = [screening.proportion(found, ill, groups, level)]
+        ends.append(screening.proportion(missed, well, groups, level))
+        there = f"MOVER of {how}, prevalence {prevalence:.4g}"
+        for name, pair, share in (
+            ("ppv_at_prevalence", ends, prevalence),
+            ("npv_at_prevalence", ends[::-1], 1 - prevalence),
+        ):
+            value = screening.predictive_value(pair[0], pair[1], share)
+            scores.append(_score(name, value, len(ill), groups, there))
     if chances is not None:
         area = screening.auroc(chances, ill, groups, level)
         scores.append(

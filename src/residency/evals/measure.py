@@ -7,7 +7,7 @@ import hashlib
 import re
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import inf
 from statistics import median
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -64,6 +64,7 @@ def evaluate(
     seed: int = 0,
     show_text: bool = False,
     metrics: Sequence[str] = (),
+    prevalence: Mapping[str, float] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Report, tuple[Prediction, ...]]:
     """Ask a predictor about all examples and score its answers.
@@ -100,6 +101,7 @@ def evaluate(
         seed=seed,
         show_text=show_text,
         metrics=metrics,
+        prevalence=prevalence,
         seconds=seconds,
     )
     return report, tuple(predictions)
@@ -116,13 +118,15 @@ def score(
     seed: int = 0,
     show_text: bool = False,
     metrics: Sequence[str] = (),
+    prevalence: Mapping[str, float] | None = None,
     seconds: float = 0.0,
 ) -> Report:
     """Score predictions against gold. Pure: equal input gives an equal report.
 
     ``bootstrap``: resamples of groups (``groups_of``) behind the intervals, 0 for none;
     ``show_text`` lets errors and answers carry texts; ``metrics`` of written answers come beside
-    the usual ones. Raises ``UserError`` for no examples, examples without gold or an unknown
+    the usual ones; ``prevalence`` of labels where they are to be used gives their predictive values
+    there. Raises ``UserError`` for no examples, examples without gold or an unknown
     metric, ``ValueError`` for predictions of other examples.
     """
     scoring.check_gold(examples, card)
@@ -157,7 +161,9 @@ def score(
         repaired=sum(one.answer is not None and bool(one.failure) for one in predictions),
         answers=_answers(examples, predictions, tally, main, card, show_text),
         references=dict(sorted(origins.items())),
-        screening=screen(examples, predictions, card, groups, LEVEL) if family.screened else (),
+        screening=screen(examples, predictions, card, groups, LEVEL, prevalence)
+        if family.screened
+        else (),
         calibration=now[0],
         calibration_error=now[1],
         uncalibrated=before[0],

@@ -4,7 +4,7 @@ calibration."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp, log, sqrt
+from math import exp, isnan, log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,6 +58,33 @@ def proportion(
 def _ratio(sums: Array) -> Array:
     """The share of summed (hits, items)."""
     return np.asarray(sums[..., 0] / sums[..., 1])
+
+
+def predictive_value(ill: Interval, well: Interval, prevalence: float) -> Interval:
+    """PPV where so large a share is ill, of sensitivity and specificity with their intervals.
+
+    Its bounds are those of the ratio of false alarms to sensitivity, recovered from the bounds of
+    both (MOVER: Donner and Zou 2012). NPV: the two shares changed over, and 1 - ``prevalence``. nan
+    where there is nothing to say.
+    """
+    (hit, hit_low, hit_high), (well_share, well_low, well_high) = ill, well
+    alarm, low, high = 1 - well_share, 1 - well_high, 1 - well_low
+    odds, both = (1 - prevalence) / prevalence, alarm * hit
+    if isnan(both) or alarm == hit == 0:
+        return float("nan"), float("nan"), float("nan")
+
+    def value(above: float, below: float) -> float:
+        return below / (below + odds * above)
+
+    def root(inner: float, outer: float) -> float:
+        return sqrt(max(0.0, both**2 - inner * (2 * alarm - inner) * outer * (2 * hit - outer)))
+
+    # (both -+ root) / (outer (2 hit - outer)), each written so that nothing is divided by 0
+    least = low * (2 * alarm - low), both + root(low, hit_high)
+    most = both + root(high, hit_low), hit_low * (2 * hit - hit_low)
+    lower = value(*most) if most[0] else 0.0
+    upper = value(*least) if least[1] else 1.0
+    return value(alarm, hit), lower, upper
 
 
 def auroc(

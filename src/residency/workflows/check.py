@@ -121,6 +121,9 @@ def _check_task(
         train = [note for name in sets for note in corpora[name].part("train")]
         labelled = fixed(card, train, f"data.{task.data}")
         allowed = f"is not in card {labelled.name}; allowed: {', '.join(labelled.names)}."
+        if len(recipe.tasks) == 1 and (odd := recipe.evaluate.prevalence.keys() - labelled.names):
+            told_odd = ", ".join(sorted(odd))
+            findings.append(_found("error", f"evaluate.prevalence: {told_odd} {allowed}"))
         unknown = unknown_labels(corpus.notes, labelled)
         more = len(unknown) - MOST_TOLD
         unknown = unknown[:MOST_TOLD]

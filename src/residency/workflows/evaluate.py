@@ -322,6 +322,7 @@ def ask(
         seed=recipe.seed,
         show_text=show,
         metrics=recipe.evaluate.metrics,
+        prevalence=recipe.evaluate.prevalence,
         progress=material.tracker.update,
     )
     _keep(folder, report.system.name, predictions, card, show)
