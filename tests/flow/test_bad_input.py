@@ -79,6 +79,13 @@ def test_a_missing_field_and_a_missing_column(project: Path, cli: CLI) -> None:
     nothing_left(project)
 
 
+def test_a_prevalence_of_a_label_that_the_card_does_not_have(project: Path, cli: CLI) -> None:
+    done = cli("check", project / "recipe.yaml", "evaluate.prevalence={drgu: 0.1}")
+    assert "error: evaluate.prevalence: drgu is not in card clinical; allowed: " in done.stdout
+    done = cli("check", project / "recipe.yaml", "evaluate.prevalence={drug: 2}")
+    assert "evaluate.prevalence" in sentence(done) and "less than 1" in sentence(done)
+
+
 def test_a_label_that_the_card_does_not_have(project: Path, cli: CLI) -> None:
     path = project / "data/notes.jsonl"
     path.write_text(path.read_text("utf-8").replace('"label": "drug"', '"label": "drgu"'), "utf-8")
