@@ -22,6 +22,8 @@ def screen(
     """Each label that gold holds, and is not held by every item, as a test of its own. An item
     without an answer is negative. ``prevalence``: of labels where the test is to be used, for their
     predictive values there."""
+    if not of(card).screened:
+        return ()
     golds = [set(labels_of(example.gold, card)) for example in examples]
     said = [set(labels_of(prediction.answer, card)) for prediction in predictions]
     chances = [chances_of(prediction.answer, card) for prediction in predictions]

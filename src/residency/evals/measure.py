@@ -125,8 +125,7 @@ def score(
 
     ``bootstrap``: resamples of groups (``groups_of``) behind the intervals, 0 for none;
     ``show_text`` lets errors and answers carry texts; ``metrics`` of written answers come beside
-    the usual ones; ``prevalence`` of labels where they are to be used gives their predictive values
-    there. Raises ``UserError`` for no examples, examples without gold or an unknown
+    the usual ones; ``prevalence``: see ``screen``. Raises ``UserError`` for no examples, examples without gold or an unknown
     metric, ``ValueError`` for predictions of other examples.
     """
     scoring.check_gold(examples, card)
@@ -135,8 +134,7 @@ def score(
     wanted = tuple(dict.fromkeys((*usual, *metrics))) if (usual := family.metrics(card)) else ()
     tally = family.tally(examples, predictions, card, metrics=wanted)
     groups, main = groups_of(examples), family.position(card.main_metric, tally, card)
-    shares = [metric not in tally.unbounded for metric in tally.metrics]
-    found: dict[str, list[Score]] = {}
+    found, shares = dict[str, list[Score]](), [one not in tally.unbounded for one in tally.metrics]
     for name, positions in (("", [*range(len(examples))]), *_slices(examples)):
         rows, units = tally.rows[positions], [groups[position] for position in positions]
         figures = intervals.bootstrap(rows, units, tally.statistic, bootstrap, seed, LEVEL, shares)
@@ -145,7 +143,7 @@ def score(
     sure = reliability.said(examples, predictions, card, groups)
     raw = reliability.said(examples, predictions, card, groups, calibrated=False)
     now, before = (reliability.curve(each, bootstrap, seed, LEVEL) for each in (sure, raw))
-    origins = {} if family.marks_shown else Counter(example.origin for example in examples)
+    origins = Counter(() if family.marks_shown else (each.origin for each in examples))
     return Report(
         system=info,
         task=card.name,
@@ -161,9 +159,7 @@ def score(
         repaired=sum(one.answer is not None and bool(one.failure) for one in predictions),
         answers=_answers(examples, predictions, tally, main, card, show_text),
         references=dict(sorted(origins.items())),
-        screening=screen(examples, predictions, card, groups, LEVEL, prevalence)
-        if family.screened
-        else (),
+        screening=screen(examples, predictions, card, groups, LEVEL, prevalence),
         calibration=now[0],
         calibration_error=now[1],
         uncalibrated=before[0],
