@@ -125,8 +125,8 @@ def score(
 
     ``bootstrap``: resamples of groups (``groups_of``) behind the intervals, 0 for none;
     ``show_text`` lets errors and answers carry texts; ``metrics`` of written answers come beside
-    the usual ones; ``prevalence``: see ``screen``. Raises ``UserError`` for no examples, examples without gold or an unknown
-    metric, ``ValueError`` for predictions of other examples.
+    the usual ones; ``prevalence``: see ``screen``. Raises ``UserError`` for no examples, examples
+    without gold or an unknown metric, ``ValueError`` for predictions of other examples.
     """
     scoring.check_gold(examples, card)
     scoring.check_aligned(examples, predictions)
