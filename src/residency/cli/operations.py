@@ -20,10 +20,11 @@ KeyName = Annotated[
 
 @app.command()
 def watch(run: RunPath, overrides: Overrides = None) -> None:
-    """Compare a model in the field with its baseline, on labelled records (watch.gold=...).
+    """Compare a model in the field with its baseline, on labelled records.
 
-    Says drift, no drift, or undecided and how many more records decide it; writes a page, JSON and
-    Prometheus figures into RUN/watch. Exits with 2 on drift, else with 0.
+    watch.gold=FILE names them. Says drift, no drift, or undecided and how many more records decide
+    it; writes a page, JSON and Prometheus figures into RUN/watch. Exits with 2 on drift, else with
+    0.
     """
     from residency.workflows.watch import watch as look
 
@@ -52,7 +53,7 @@ def retune(
         bool, typer.Option("--due", help="Also without drift, where watch.days have gone by.")
     ] = False,
 ) -> None:
-    """On drift ask for 100 more records; once they are labelled, tune again and promote if better.
+    """Ask for more records on drift, tune again, promote what is better.
 
     The same command goes on from where it is: what was asked for, tuned or decided is not done
     again. Exits with 2 where labels or the new model are refused: the old one stays.
