@@ -15,7 +15,6 @@ import pytest
 import transformers
 
 from conftest import ROOT
-from residency.cli.training import rarely_collected
 from residency.core.errors import UserError
 from residency.recipe import Recipe
 from residency.train import estimate
@@ -23,6 +22,7 @@ from residency.train.defaults import GENERATIVE_RATES
 from residency.train.defaults import resolve as decided
 from residency.train.device import Device
 from residency.workflows import plan
+from residency.workflows.plan import rarely_collected
 
 
 @pytest.fixture

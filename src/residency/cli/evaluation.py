@@ -16,6 +16,7 @@ from residency.cli.shared import (
     Runs,
     app,
     argument,
+    group,
     load,
     option,
     say,
@@ -301,12 +302,7 @@ def curve(
     say(f"\n{curves.answer(found)}\npage  {written}")
 
 
-rating = typer.Typer(
-    help="Have written answers marked by people or by a judge model.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+rating = group("Have written answers marked by people or by a judge model.")
 app.add_typer(rating, name="ratings")
 RatedTask = Annotated[
     str,
@@ -397,12 +393,7 @@ def _say_ratings(facts: RunFacts, run: Path) -> None:
     say(f"\nreport  {run / 'report.html'}")
 
 
-study = typer.Typer(
-    help="Have answers compared blind by people.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+study = group("Have answers compared blind by people.")
 app.add_typer(study, name="study")
 StudyPath = Annotated[Path, argument("STUDY", help="A study's folder.")]
 DelaySeconds = Annotated[

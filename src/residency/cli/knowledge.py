@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from residency.cli.shared import app, argument, load, option, say, table, terminal, tracking
+from residency.cli.shared import app, argument, group, load, option, say, table, terminal, tracking
 from residency.core.errors import DataError, GateRefused, UserError
 
 if TYPE_CHECKING:
     from residency.knowledge.quotes import Sentence
 
-graph = typer.Typer(
-    help="Graphs of medical knowledge: facts with their sources, and questions from them.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+graph = group("Graphs of medical knowledge: facts with their sources, and questions from them.")
 app.add_typer(graph, name="graph")
 
 GraphPath = Annotated[Path, argument("GRAPH", help="What residency graph import wrote.")]
@@ -285,12 +280,7 @@ def _list(words: str) -> list[str]:
     return [word.strip() for word in words.split(",") if word.strip()]
 
 
-kb = typer.Typer(
-    help="A department's knowledge base: what answers may quote.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+kb = group("A department's knowledge base: what answers may quote.")
 app.add_typer(kb, name="kb")
 Base = Annotated[Path, argument("BASE", help="The file of a department's base, NAME.kb.")]
 By = Annotated[str, option("--by", help="Who decides; answers show it beside their source.")]
@@ -447,12 +437,7 @@ def _shown(one: Sentence) -> str:
     return f"[no source: {one.why}] {one.text}"
 
 
-risk = typer.Typer(
-    help="Risk models: an ONNX model beside a card of what it may be asked.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+risk = group("Risk models: an ONNX model beside a card of what it may be asked.")
 app.add_typer(risk, name="risk")
 CardPath = Annotated[Path, argument("CARD", help="The model's card (YAML).")]
 

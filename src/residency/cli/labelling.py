@@ -13,6 +13,7 @@ from residency.cli.shared import (
     RunPath,
     app,
     argument,
+    group,
     load,
     option,
     say,
@@ -24,12 +25,7 @@ if TYPE_CHECKING:
     from residency.label.agreement import TimeEstimate
     from residency.label.annotations import Pulled
 
-label = typer.Typer(
-    help="Have notes labelled by several people, blind.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+label = group("Have notes labelled by several people, blind.")
 
 
 app.add_typer(label, name="label")

@@ -58,6 +58,17 @@ app = typer.Typer(
     "own machine.",
 )
 
+
+def group(words: str) -> typer.Typer:
+    """Verbs under one name, with the help that ``app`` has."""
+    return typer.Typer(
+        help=words,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
 RecipePath = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A recipe (YAML).", show_default=False)
 ]

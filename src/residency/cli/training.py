@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -194,7 +191,7 @@ def plan(
         terminal().print(_suggestion_table(found))
         say(plan.advice(found, gpu or "this machine"))
         return
-    with tracking() as tracker, rarely_collected():
+    with tracking() as tracker:
         forecasts = plan.forecasts(load(recipe, overrides), gpu, tracker, plan.remembered_in())
     for one in forecasts:
         terminal().print(_forecast_table(one))
@@ -205,18 +202,6 @@ def plan(
         raise UserError(
             f"{recipe}: does not fit; change it as said above, or plan for another card with --gpu."
         )
-
-
-@contextmanager
-def rarely_collected() -> Iterator[None]:
-    """Look for garbage seldom: what a short command imports stays, and looking through it again and
-    again took about 8 % of its processor time."""
-    before = gc.get_threshold()
-    gc.set_threshold(200_000, 20, 100)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 def _suggestion_table(found: list[Suggestion]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date
-from itertools import pairwise
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from residency.core.page import Page, Section
 from residency.core.part import Part, Share
 from residency.core.types import Example, Prediction, Span, Value
 from residency.evals import plots
+from residency.locale.tokenise import tokens
 from residency.metrics.drift import Reading
 
 SURE = 4.0
@@ -87,10 +88,10 @@ def hints(
     """How records differ from those of the baseline, as far as is seen without labels."""
     if min(len(before), len(now)) < SEEN:
         return ()
-    known = {word for note, _ in before[::2] for word in _words(note.input)}
+    known = {word for note, _ in before[::2] for word in tokens(note.input, note.lang)}
     looks: dict[str, Callable[[Example, Prediction], float | None]] = {
         "length (characters)": lambda note, _: len(note.input),
-        UNKNOWN: lambda note, _: _unknown(note.input, known),
+        UNKNOWN: lambda note, _: _unknown(note, known),
         "how sure the model is": lambda _, said: _sure(said),
         "entities found a note": lambda _, said: len(_spans(said)),
     }
@@ -177,24 +178,27 @@ def page(found: Watched) -> Page:
     )
 
 
-def prometheus(found: Watched) -> str:
-    """Figures in the text format of Prometheus, for the textfile collector of its node exporter."""
-    whole = found.labels[""]
-    lines = ["# TYPE residency_field_f1 gauge"]
-    lines += [
-        f'residency_field_f1{{run="{found.run}",label="{_escaped(name)}"}} {one.f1:.6f}'
-        for name, one in found.labels.items()
-        if one.f1 is not None
-    ]
-    drift = int(found.verdict == "drift")
-    for name, value in (
-        ("residency_field_baseline_f1", f"{found.baseline:.6f}"),
-        ("residency_field_evidence", f"{whole.evidence:.6g}"),
-        ("residency_field_drift", f"{drift}"),
-        ("residency_field_records", f"{sum(week.notes for week in found.weeks)}"),
+def write_figures(found: Watched, path: Path) -> None:
+    """Figures for the textfile collector of Prometheus' node exporter."""
+    from prometheus_client import CollectorRegistry, Gauge, write_to_textfile
+
+    registry = CollectorRegistry()
+
+    def gauge(name: str, what: str, *more: str) -> Gauge:
+        return Gauge(f"residency_field_{name}", what, ("run", *more), registry=registry)
+
+    each = gauge("f1", "F1 in the field of a label, of all under the empty name", "label")
+    for name, one in found.labels.items():
+        if one.f1 is not None:
+            each.labels(found.run, name).set(one.f1)
+    for name, what, value in (
+        ("baseline_f1", "F1 of the test part", found.baseline),
+        ("evidence", "Evidence of drift over all labels", found.labels[""].evidence),
+        ("drift", "Whether the verdict is drift", found.verdict == "drift"),
+        ("records", "Labelled records", sum(week.notes for week in found.weeks)),
     ):
-        lines += [f"# TYPE {name} gauge", f'{name}{{run="{found.run}"}} {value}']
-    return "\n".join(lines) + "\n"
+        gauge(name, what).labels(found.run).set(value)
+    write_to_textfile(str(path), registry)
 
 
 def _row(name: str, one: Reading) -> tuple[str, ...]:
@@ -212,27 +216,14 @@ def _needed(one: Reading) -> str:
     return f"about {one.needed:,}" if one.needed else "no number decides: baseline too small"
 
 
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
 def _figures(
     of: Sequence[tuple[Example, Prediction]], how: Callable[[Example, Prediction], float | None]
 ) -> NDArray[np.float64]:
     return np.array([value for one in of if (value := how(*one)) is not None], dtype=float)
 
 
-def _words(text: str) -> list[str]:
-    """Words, or of writing without blanks pairs of characters."""
-    return [
-        part
-        for word in text.casefold().split()
-        for part in ([word] if word.isascii() or len(word) < 8 else map("".join, pairwise(word)))
-    ]
-
-
-def _unknown(text: str, known: set[str]) -> float | None:
-    words = _words(text)
+def _unknown(note: Example, known: set[str]) -> float | None:
+    words = tokens(note.input, note.lang)
     return sum(word not in known for word in words) / len(words) if words else None
 
 

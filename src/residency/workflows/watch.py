@@ -8,20 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import date, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from residency.core.errors import DataError, UserError
-from residency.core.files import read_jsonl, write_json, write_text
+from residency.core.files import read_jsonl, write_json
 from residency.core.page import write_page
 from residency.core.part import parse
 from residency.core.progress import Silent, Tracker
 from residency.core.types import Example, Note, Prediction, Value
 from residency.corpus import load
 from residency.evals.measure import groups_of
-from residency.evals.watching import Watch, Watched, Week, hints, page, prometheus, proxies
+from residency.evals.watching import Watch, Watched, Week, hints, page, proxies, write_figures
 from residency.metrics import drift, intervals
 from residency.metrics.counts import f1
 from residency.metrics.drift import Array, Baseline
@@ -85,7 +86,8 @@ def watch(
     watched = judge(found, tracker or Silent())
     folder = found.run / FOLDER
     write_json(folder / "watch.json", watched)
-    write_text(folder / "watch.prom", prometheus(watched))
+    if find_spec("prometheus_client"):  # of the extra serve
+        write_figures(watched, folder / "watch.prom")
     return watched, write_page(page(watched), folder, "watch")
 
 
