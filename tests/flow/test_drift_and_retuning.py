@@ -220,3 +220,11 @@ def test_bad_input_is_one_sentence(copy: Path) -> None:
     with pytest.raises(GateRefused, match="was changed"):
         retune(copy, runs=copy.parent, ledger=models, alias="ward")
     assert not (copy / "retune/ask.jsonl").exists()
+
+
+def test_a_label_without_errors_in_the_baseline_is_not_said_to_be_nearly_decided(
+    copy: Path,
+) -> None:
+    _, page = watch(copy)
+    text = page.read_text("utf-8")
+    assert "not watched alone" in text and "about 1<" not in text

@@ -213,6 +213,8 @@ def _row(name: str, one: Reading) -> tuple[str, ...]:
 def _needed(one: Reading) -> str:
     if one.verdict != "undecided":
         return ""
+    if not one.evidence:  # a share of nothing: see metrics.drift.judge
+        return "not watched alone: too few hits or errors in the baseline"
     return f"about {one.needed:,}" if one.needed else "no number decides: baseline too small"
 
 
